@@ -1,0 +1,105 @@
+//! The only place that asks for the time.
+//!
+//! Wall-clock time appears in documents and tokens; durations are measured with
+//! [`tokio::time::Instant`], and nothing is ever ordered by wall-clock time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A moment in UTC with millisecond precision, as every document and token carries it.
+///
+/// On the wire: RFC 3339 with exactly three decimals and `Z`, e.g. `2026-01-31T08:05:00.250Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(i64);
+
+impl Time {
+    /// The latest moment a document may carry: the end of the year 9999.
+    const MAX_MS: i64 = 253_402_300_799_999;
+    /// The earliest moment a document may carry: the start of the year 0000.
+    const MIN_MS: i64 = -62_167_219_200_000;
+
+    /// A moment from milliseconds since 1970-01-01T00:00:00Z, kept within the years 0000–9999.
+    pub fn from_ms(ms: i64) -> Self {
+        Self(ms.clamp(Self::MIN_MS, Self::MAX_MS))
+    }
+
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub fn ms(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since 1970-01-01T00:00:00Z, as JWT claims count them.
+    pub fn seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// The moment `duration` later.
+    pub fn plus(self, duration: Duration) -> Self {
+        Self::from_ms(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// Reads RFC 3339 text with any offset and any number of decimals; finer than a
+    /// millisecond is cut off. `None` when it is not such a text or outside the years 0000–9999.
+    pub fn parse(text: &str) -> Option<Self> {
+        let ms = text.parse::<jiff::Timestamp>().ok()?.as_millisecond();
+        (Self::MIN_MS..=Self::MAX_MS).contains(&ms).then_some(Self(ms))
+    }
+}
+
+impl std::fmt::Display for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let time = jiff::Timestamp::from_millisecond(self.0).expect("the constructors keep it in range");
+        write!(f, "{time:.3}")
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("must be a time as in RFC 3339"))
+    }
+}
+
+/// Tells the wall-clock time; tests move it by hand.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    /// Milliseconds added to the system's clock; zero outside tests.
+    shift_ms: Arc<AtomicI64>,
+}
+
+impl Clock {
+    /// The current moment.
+    pub fn now(&self) -> Time {
+        let shift = self.shift_ms.load(Ordering::Relaxed);
+        Time::from_ms(jiff::Timestamp::now().as_millisecond().saturating_add(shift))
+    }
+
+    /// Moves this clock and its clones forward: for tests of expiry.
+    pub fn advance(&self, by: Duration) {
+        let ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        self.shift_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_written_with_three_decimals_and_read_back() {
+        for text in ["2026-01-31T08:05:00.250Z", "1970-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z"] {
+            assert_eq!(Time::parse(text).map(|time| time.to_string()).as_deref(), Some(text));
+        }
+        assert_eq!(Time::parse("2026-01-31T09:05:00+01:00"), Time::parse("2026-01-31T08:05:00Z"));
+        assert_eq!(Time::parse("yesterday"), None);
+    }
+}

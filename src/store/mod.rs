@@ -1,0 +1,282 @@
+//! Where everything but presence is kept: one trait, whose homes must be indistinguishable.
+//!
+//! The store has never heard of JSON-RPC, sockets or passwords in the clear. It keeps what it is
+//! given, refuses what would break an invariant (uniqueness, `rev`, the last admin), and answers
+//! truthfully about every write: done, not done, or unknown.
+//!
+//! Every write of a user gets the store's next sequence number, so "what changed since" is a range
+//! query on the users themselves and no second log can disagree with them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::users::filter::Filter;
+use crate::users::{Email, User, Username};
+
+pub mod sqlite;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Another user holds this value of a unique field.
+    #[error("already exists: {0:?}")]
+    AlreadyExists(Unique),
+    /// There is no such user.
+    #[error("no such user")]
+    NotFound,
+    /// The user is no longer at the revision that the write replaces.
+    #[error("at revision {current_rev}")]
+    RevConflict {
+        /// The revision it is at.
+        current_rev: u64,
+    },
+    /// The write would leave no active admin.
+    #[error("the last active admin")]
+    LastAdmin,
+    /// A page key that this store did not make for this query.
+    #[error("not a page key of this query")]
+    BadPageKey,
+    /// The store cannot be reached or cannot write; nothing was changed. The text is for the log only.
+    #[error("store unavailable: {0}")]
+    Unavailable(String),
+    /// No answer in time; nothing was changed.
+    #[error("store timed out")]
+    Timeout,
+    /// The write may or may not have happened. The text is for the log only.
+    #[error("outcome unknown: {0}")]
+    OutcomeUnknown(String),
+}
+
+/// A field whose values are unique among all users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unique {
+    /// The name.
+    Username,
+    /// The e-mail address.
+    Email,
+}
+
+/// A password hash as stored: the whole text of the bcrypt format. Has no readable `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash(String);
+
+impl PasswordHash {
+    /// Wraps the text of a hash.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text of the hash: for the store and the verifier only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PasswordHash(…)")
+    }
+}
+
+/// What a write does to the password.
+#[derive(Debug, Clone)]
+pub enum PasswordChange {
+    /// It stays as it is.
+    Keep,
+    /// It becomes this.
+    Set(PasswordHash),
+    /// There is none any more: nobody can log in.
+    Remove,
+}
+
+/// A place in the users feed: which history of writes, and how far along it.
+///
+/// `numbers` has one entry a shard (one in all for the embedded store); everything at or below is
+/// included. A position of another history is never compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Identifies the data set; a recreated one has another.
+    pub history: String,
+    /// The sequence number reached, per shard.
+    pub numbers: Vec<u64>,
+}
+
+/// A user with its place in the sequence of writes.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The newest state.
+    pub user: Arc<User>,
+    /// The sequence number of the write that made this state.
+    pub seq: u64,
+    /// The number of the state it replaced; `None` for a new user.
+    pub prev_seq: Option<u64>,
+    /// The filterable fields of the state it replaced; `None` for a new user.
+    pub before: Option<Before>,
+}
+
+/// The filterable fields of a replaced state: what decides whether a filtered subscriber held the user.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Before {
+    /// The address, or `None`.
+    pub email: Option<String>,
+    /// The display name.
+    pub display_name: String,
+    /// The status.
+    pub status: crate::users::Status,
+    /// The role.
+    pub role: crate::users::Role,
+    /// When that state was written.
+    pub updated_at: crate::clock::Time,
+    /// Its revision.
+    pub rev: u64,
+}
+
+/// By which field a list is ordered. Equal values are ordered by username, in the same direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SortField {
+    /// The name, in lower case.
+    Username,
+    /// The display name, folded.
+    DisplayName,
+    /// The time of creation.
+    CreatedAt,
+    /// The time of the last change.
+    UpdatedAt,
+}
+
+/// The order of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sort {
+    /// By which field.
+    pub field: SortField,
+    /// Greatest first.
+    pub descending: bool,
+}
+
+/// Where a page ended, as the store's own sort values. Opaque outside the store that made it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PageKey(pub Vec<Value>);
+
+/// Which users, in which order, from where.
+#[derive(Debug, Clone)]
+pub struct ListQuery {
+    /// `None` is every user.
+    pub filter: Option<Filter>,
+    /// The order.
+    pub sort: Sort,
+    /// Behind this key; `None` is from the start.
+    pub after: Option<PageKey>,
+    /// The most users to give.
+    pub limit: usize,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// In the order asked for.
+    pub users: Vec<Arc<User>>,
+    /// Where the next page begins; `None` when there are no more.
+    pub next: Option<PageKey>,
+}
+
+/// Users by words of their username and display name.
+///
+/// A user is a hit when *every* word equals, begins (as a prefix), or — with `fuzzy` — comes within the edit
+/// distance of a word of the user. Distance as Elasticsearch's `AUTO` has it: 0 for words of up to 2 code
+/// points, 1 up to 5, then 2; a swap of neighbours counts 1; the first letter is fixed.
+#[derive(Debug, Clone)]
+pub struct SearchQuery {
+    /// Folded, distinct, at least one (see [`crate::users::fold::words`]).
+    pub words: Vec<String>,
+    /// Whether words may differ a little.
+    pub fuzzy: bool,
+    /// Only users matching this.
+    pub filter: Option<Filter>,
+    /// Behind this key; `None` is from the start.
+    pub after: Option<PageKey>,
+    /// The most hits to give.
+    pub limit: usize,
+}
+
+/// One user found.
+#[derive(Debug, Clone)]
+pub struct Hit {
+    /// The user.
+    pub user: Arc<User>,
+    /// Greater is better; exact beats prefix beats fuzzy.
+    pub score: f64,
+}
+
+/// One page of a search, best first.
+#[derive(Debug, Clone)]
+pub struct SearchPage {
+    /// Best first.
+    pub hits: Vec<Hit>,
+    /// Where the next page begins; `None` when there are no more.
+    pub next: Option<PageKey>,
+    /// How many hits there are in all, counted up to [`SEARCH_COUNT_MAX`].
+    pub count: usize,
+}
+
+/// Counting the hits of a search stops here: a count of this much means "this many or more".
+pub const SEARCH_COUNT_MAX: usize = 1000;
+
+/// The home of the users. Every method sees each write that returned before it was called.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Keeps a new user (its `rev` is 1) and answers with the sequence number of the write.
+    ///
+    /// Errors: `AlreadyExists` for the first of username and e-mail that is taken.
+    async fn user_create(&self, user: User, password: PasswordHash) -> Result<u64, StoreError>;
+
+    /// Replaces the state at `user.rev - 1` by `user` and answers with the sequence number of the write.
+    ///
+    /// Errors: `NotFound`; `RevConflict` when the stored revision is not `user.rev - 1`; `AlreadyExists` for a
+    /// taken e-mail; `LastAdmin` when the replaced state was the last active admin and the new one is none.
+    async fn user_replace(&self, user: User, password: PasswordChange) -> Result<u64, StoreError>;
+
+    /// One user, or `None` when there is no such name.
+    async fn user_get(&self, username: &Username) -> Result<Option<Arc<User>>, StoreError>;
+
+    /// The users of these names that exist, in no particular order.
+    async fn user_get_many(&self, usernames: &[Username]) -> Result<Vec<Arc<User>>, StoreError>;
+
+    /// The user who holds this address, or `None`.
+    async fn user_get_by_email(&self, email: &Email) -> Result<Option<Arc<User>>, StoreError>;
+
+    /// The user's password hash, or `None` when there is no such user or no password.
+    async fn password_get(&self, username: &Username) -> Result<Option<PasswordHash>, StoreError>;
+
+    /// Replaces `old` by `new` where `old` is still stored: the upgrade of a weaker hash. Not a change of the user.
+    async fn password_upgrade(&self, username: &Username, old: PasswordHash, new: PasswordHash) -> Result<(), StoreError>;
+
+    /// One page of users. Errors: `BadPageKey`.
+    async fn user_list(&self, query: ListQuery) -> Result<Page, StoreError>;
+
+    /// How many users match, exactly. `None` counts all.
+    async fn user_count(&self, filter: Option<Filter>) -> Result<u64, StoreError>;
+
+    /// One page of a search. Errors: `BadPageKey`.
+    async fn user_search(&self, query: SearchQuery) -> Result<SearchPage, StoreError>;
+
+    /// Where the feed stands now: every write that returned is included.
+    async fn position(&self) -> Result<Position, StoreError>;
+
+    /// The newest states written after `seq`, in order of their numbers, at most `limit`.
+    async fn changes_after(&self, seq: u64, limit: usize) -> Result<Vec<Record>, StoreError>;
+
+    /// Returns once another process may have written since the last call; may return early, never late by more than
+    /// half a second.
+    async fn changed_elsewhere(&self);
+
+    /// Whether the store can be read and written now.
+    async fn check(&self) -> Result<(), StoreError>;
+
+    /// Finishes writes under way and lets go of all resources.
+    async fn close(&self);
+}

@@ -1,0 +1,7 @@
+//! The users: the entity, its rules, and the language in which they are filtered. No I/O.
+
+pub mod filter;
+pub mod fold;
+pub mod user;
+
+pub use user::{Attributes, Change, ChangeKind, Email, Role, Status, User, Username};
