@@ -5,3 +5,4 @@
 pub mod hashing;
 pub mod password;
 mod pool;
+pub mod token;
