@@ -5,6 +5,7 @@
 //! store alone does not allow guessing.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -178,20 +179,23 @@ impl Bcrypt {
 
     fn verify(&self, password: &Password, stored: Option<&PasswordHash>) -> Verdict {
         let prehash = self.prehash(password);
-        let known = stored.and_then(|stored| Some((stored, stored_cost(stored)?)));
-        let Some((stored, cost)) = known else {
-            let _ = bcrypt::verify(prehash.as_bytes(), self.dummy.expose());
-            return Verdict::Wrong;
-        };
-        let right = bcrypt::verify(prehash.as_bytes(), stored.expose()).expect("its cost was read from this text");
-        // A cheaper hash must not show in the time: 2^c + (2^c + 2^(c+1) + … + 2^(C-1)) = 2^C.
-        for cost in cost..self.cost {
+        let check = self.check_of(stored);
+        let right = bcrypt::verify(prehash.as_bytes(), check.hash.expose()).expect("its cost was read from this text");
+        for cost in check.more {
             let _ = bcrypt::hash_with_salt(prehash.as_bytes(), cost, [0; 16]);
         }
-        match right {
-            true if cost < self.cost => Verdict::RightButWeak,
+        match right && check.known {
+            true if check.cost < self.cost => Verdict::RightButWeak,
             true => Verdict::Right,
             false => Verdict::Wrong,
+        }
+    }
+
+    /// What to do about a stored hash so that the time shows neither its absence nor that it is a cheaper one.
+    fn check_of<'a>(&'a self, stored: Option<&'a PasswordHash>) -> Check<'a> {
+        match stored.and_then(|stored| Some((stored, stored_cost(stored)?))) {
+            Some((hash, cost)) => Check { hash, cost, known: true, more: cost..self.cost },
+            None => Check { hash: &self.dummy, cost: self.cost, known: false, more: 0..0 },
         }
     }
 
@@ -202,6 +206,17 @@ impl Bcrypt {
         mac.update(password.expose().as_bytes());
         Zeroizing::new(STANDARD.encode(mac.finalize().into_bytes()))
     }
+}
+
+/// The work of one check: 2^`cost` rounds, then 2^c for each c of `more`.
+///
+/// A hash of a lower cost c than the configured C still takes 2^c + (2^c + 2^(c+1) + … + 2^(C-1)) = 2^C.
+struct Check<'a> {
+    hash: &'a PasswordHash,
+    cost: u32,
+    /// Whether `hash` is the stored one.
+    known: bool,
+    more: Range<u32>,
 }
 
 /// The cost of a stored hash, or `None` for a text that no check can be made against; that is logged, without the text.
