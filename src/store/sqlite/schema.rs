@@ -19,7 +19,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const MIGRATIONS: [&str; 1] = [VERSION_1];
 
 /// Folded columns hold [`crate::users::fold::fold`] of their neighbour, so that SQLite's byte order is the order of
-/// filters and sorts. Every sort has an index that ends in the username, every page is a range of it.
+/// filters and sorts.
+///
+/// Every sort has an index that begins with its value and the username: a page is a range of it. The index goes on
+/// with all short filterable fields, so that users whom a filter passes over cost a step in the index (0.1 µs) and
+/// not a row from somewhere in the file (3 µs). The few users of an unusual role or status have such indexes of
+/// their own, because consoles list just these.
 ///
 /// `words` are the words of both names, joined by spaces: all that the full-text index is given. The tokenizer
 /// `ascii` splits at spaces and leaves other scripts alone; positions, columns and sizes are not kept because
@@ -56,10 +61,28 @@ CREATE TABLE users (
     before       TEXT
 ) STRICT;
 
-CREATE INDEX users_by_display_name ON users (display_fold, username_key);
-CREATE INDEX users_by_created_at ON users (created_at, username_key);
-CREATE INDEX users_by_updated_at ON users (updated_at, username_key);
-CREATE INDEX users_active_admins ON users (username_key) WHERE role = 'admin' AND status = 'active';
+CREATE INDEX users_by_username ON users (username_key, role, status, created_at, updated_at, rev);
+CREATE INDEX users_by_display_name ON users (display_fold, username_key, role, status, created_at, updated_at, rev);
+CREATE INDEX users_by_created_at ON users (created_at, username_key, role, status, updated_at, rev);
+CREATE INDEX users_by_updated_at ON users (updated_at, username_key, role, status, created_at, rev);
+
+CREATE INDEX unusual_roles_by_username ON users (username_key, role, status, created_at, updated_at, rev)
+    WHERE role <> 'user';
+CREATE INDEX unusual_roles_by_display_name ON users (display_fold, username_key, role, status, created_at, updated_at, rev)
+    WHERE role <> 'user';
+CREATE INDEX unusual_roles_by_created_at ON users (created_at, username_key, role, status, updated_at, rev)
+    WHERE role <> 'user';
+CREATE INDEX unusual_roles_by_updated_at ON users (updated_at, username_key, role, status, created_at, rev)
+    WHERE role <> 'user';
+
+CREATE INDEX unusual_statuses_by_username ON users (username_key, role, status, created_at, updated_at, rev)
+    WHERE status <> 'active';
+CREATE INDEX unusual_statuses_by_display_name ON users (display_fold, username_key, role, status, created_at, updated_at, rev)
+    WHERE status <> 'active';
+CREATE INDEX unusual_statuses_by_created_at ON users (created_at, username_key, role, status, updated_at, rev)
+    WHERE status <> 'active';
+CREATE INDEX unusual_statuses_by_updated_at ON users (updated_at, username_key, role, status, created_at, rev)
+    WHERE status <> 'active';
 
 CREATE VIRTUAL TABLE users_fts USING fts5 (
     words, content = 'users', content_rowid = 'id',

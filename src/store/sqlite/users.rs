@@ -197,7 +197,9 @@ fn stored(connection: &Connection, username: &Username) -> Result<Option<Stored>
 }
 
 fn has_other_active_admin(connection: &Connection, user: &User) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE role = 'admin' AND status = 'active' AND username_key <> ?1)";
+    // `role <> 'user'` names the index of the few.
+    let sql = "SELECT EXISTS (SELECT 1 FROM users
+        WHERE role <> 'user' AND role = 'admin' AND status = 'active' AND username_key <> ?1)";
     exists(connection, sql, [user.username.key()])
 }
 
