@@ -155,7 +155,7 @@ pub(super) fn replace(connection: &Connection, user: &User, password: &PasswordC
             ":generation": user.generation,
             ":seq": seq,
             ":prev_seq": stored.seq,
-            ":before": to_json(&before(old)),
+            ":before": (user.status != Status::Erased).then(|| to_json(&before(old))),
         })?;
     let hash = match password {
         PasswordChange::Keep => return Ok(seq),
