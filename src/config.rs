@@ -219,7 +219,13 @@ impl Reader {
         })
     }
 
-    fn number<T: FromStr + PartialOrd + std::fmt::Display>(&mut self, name: &'static str, default: T, min: T, max: T) -> T {
+    fn number<T: FromStr + PartialOrd + std::fmt::Display>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        min: T,
+        max: T,
+    ) -> T {
         let Some(text) = self.optional(name) else { return default };
         match text.parse() {
             Ok(number) if min <= number && number <= max => number,

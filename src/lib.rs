@@ -6,6 +6,7 @@
 //! Knowledge runs one way: `server → connection → rpc → {auth, users, sessions, feed} → store`. The store has
 //! never heard of JSON-RPC, a handler never of sockets.
 
+pub mod admin;
 pub mod auth;
 pub mod clock;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod connection;
 pub mod data_dir;
 pub mod directory;
 pub mod feed;
+pub mod health;
 pub mod permission;
 pub mod rpc;
 pub mod server;

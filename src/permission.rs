@@ -222,9 +222,7 @@ pub fn may_read(caller: Caller, field: Field, target: Target) -> bool {
         | F::CreatedAt
         | F::UpdatedAt
         | F::Rev => caller != Caller::Anonymous,
-        F::Email | F::LastChange => {
-            caller == Caller::Admin || (caller == Caller::User && target == Target::Oneself)
-        }
+        F::Email | F::LastChange => caller == Caller::Admin || (caller == Caller::User && target == Target::Oneself),
         F::Generation | F::PasswordHash | F::Seq | F::PrevSeq | F::Before => false,
     }
 }

@@ -173,15 +173,11 @@ pub fn open_store(data_dir: &DataDir) -> Result<Arc<dyn Store>, StartError> {
 }
 
 /// Puts together what handlers need.
-pub fn build(
-    config: Config,
-    clock: Clock,
-    data_dir: &DataDir,
-    store: Arc<dyn Store>,
-) -> Result<Context, StartError> {
+pub fn build(config: Config, clock: Clock, data_dir: &DataDir, store: Arc<dyn Store>) -> Result<Context, StartError> {
     let jwt_secret = secret(config.jwt_secret.as_ref(), data_dir, "jwt.secret")?;
     let pepper = secret(config.password_pepper.as_ref(), data_dir, "password.pepper")?;
-    let pepper = Pepper::new(pepper.expose_secret().as_bytes().to_vec()).expect("secrets are long enough: see `config`");
+    let pepper =
+        Pepper::new(pepper.expose_secret().as_bytes().to_vec()).expect("secrets are long enough: see `config`");
     let policy = Policy::load(config.password_min, config.password_list.as_deref())
         .map_err(|error| StartError::PasswordList(error.to_string()))?;
     let hasher = Hasher::start(HashingOptions {

@@ -129,7 +129,8 @@ impl AuthServer for Handlers {
         let (peer, params) = (peer_of(extensions)?, params.get()?);
         let device = checked_device(params.device)?;
         // A password beyond the limits can be nobody's; it is refused unread, like any wrong one.
-        let password = Password::parse(params.password.expose_secret()).map_err(|refusal| RpcError::param("password", refusal))?;
+        let password =
+            Password::parse(params.password.expose_secret()).map_err(|refusal| RpcError::param("password", refusal))?;
         let account = self.account_of(&params.login).await?;
         let usable = account.filter(|account| account.user().status == Status::Active);
         let stored = match &usable {
@@ -159,7 +160,8 @@ impl AuthServer for Handlers {
             Ok(identity) => identity,
             Err(error) => {
                 let bad = matches!(error, RpcError::TokenExpired | RpcError::TokenInvalid | RpcError::SessionEnded);
-                if let (true, Some(mailbox)) = (bad && peer.count_refused_token() >= MAX_REFUSED_TOKENS, &peer.mailbox) {
+                if let (true, Some(mailbox)) = (bad && peer.count_refused_token() >= MAX_REFUSED_TOKENS, &peer.mailbox)
+                {
                     let (code, reason) = (4500, "invalid token");
                     mailbox.post(Outbound::Close { code, reason, after_replies: true });
                 }
@@ -189,11 +191,8 @@ impl NewUser {
         match (username, email, display_name) {
             (Ok(username), Ok(email), Ok(display_name)) => Ok(Self { username, email, display_name }),
             (username, email, display_name) => {
-                let refusals = [
-                    ("username", username.err()),
-                    ("email", email.err()),
-                    ("display_name", display_name.err()),
-                ];
+                let refusals =
+                    [("username", username.err()), ("email", email.err()), ("display_name", display_name.err())];
                 let fields = refusals.into_iter().filter_map(|(path, refusal)| Some(FieldError::new(path, refusal?)));
                 Err(RpcError::InvalidParams(fields.collect()))
             }
@@ -277,12 +276,8 @@ impl Context {
     pub async fn identity_of(&self, token: &str) -> Result<Identity, RpcError> {
         let claims = self.tokens.verify(token)?;
         let account = self.directory.account(&claims.username).await?.ok_or(RpcError::SessionEnded)?;
-        let identity = Identity {
-            account,
-            session: claims.session,
-            generation: claims.generation,
-            expires_at: claims.expires_at,
-        };
+        let identity =
+            Identity { account, session: claims.session, generation: claims.generation, expires_at: claims.expires_at };
         if is_current(&identity) { Ok(identity) } else { Err(RpcError::SessionEnded) }
     }
 

@@ -186,7 +186,9 @@ impl RpcError {
         match self {
             Self::Parse(why) | Self::InvalidRequest(why) => (*why).to_owned(),
             Self::UnknownMethod => "There is no such method.".to_owned(),
-            Self::WebsocketOnly => "This method needs a WebSocket; over HTTP send the access token with each request.".to_owned(),
+            Self::WebsocketOnly => {
+                "This method needs a WebSocket; over HTTP send the access token with each request.".to_owned()
+            }
             Self::InvalidParams(fields) => match fields.as_slice() {
                 [field, ..] if !field.path.is_empty() => format!("Parameter {}: {}.", field.path, field.message),
                 [field, ..] => format!("Parameters: {}.", field.message),
@@ -194,7 +196,9 @@ impl RpcError {
             },
             Self::Internal => "The gateway failed; its log has the cause under this request id.".to_owned(),
             Self::RequestTooLarge => "The message is larger than the limit in system.info.".to_owned(),
-            Self::ResponseTooLarge => "The reply would be larger than the limit in system.info; ask for less.".to_owned(),
+            Self::ResponseTooLarge => {
+                "The reply would be larger than the limit in system.info; ask for less.".to_owned()
+            }
             Self::BatchTooLarge => "The batch has more calls than the limit in system.info.".to_owned(),
             Self::Unauthenticated => "Sign in first.".to_owned(),
             Self::TokenExpired => "The access token has expired; get a new one.".to_owned(),

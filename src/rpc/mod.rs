@@ -16,7 +16,6 @@ mod view;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -105,6 +104,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// This text, as it is.
+    pub fn verbatim(text: String) -> Self {
+        Self::answered(Some(text))
+    }
+
     fn answered(text: Option<String>) -> Self {
         Self { text, refused: None }
     }

@@ -286,19 +286,11 @@ impl UsersServer for Handlers {
         Ok(UserResult { user: UserView::new(user, &caller) })
     }
 
-    async fn list(
-        &self,
-        extensions: &Extensions,
-        params: Named<ListParams>,
-    ) -> Result<ListResult, RpcError> {
+    async fn list(&self, extensions: &Extensions, params: Named<ListParams>) -> Result<ListResult, RpcError> {
         listing::list(self, &peer_of(extensions)?.caller(), params.get()?).await
     }
 
-    async fn search(
-        &self,
-        extensions: &Extensions,
-        params: Named<SearchParams>,
-    ) -> Result<SearchResult, RpcError> {
+    async fn search(&self, extensions: &Extensions, params: Named<SearchParams>) -> Result<SearchResult, RpcError> {
         listing::search(self, &peer_of(extensions)?.caller(), params.get()?).await
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{Request, StatusCode};
 use jsonrpsee::types::ErrorObjectOwned;
@@ -39,10 +40,14 @@ pub async fn get(State(app): AppState, Path(username): Path<String>, request: Re
 }
 
 /// `GET /users`: a list, or with `q` a search.
-pub async fn list(State(app): AppState, query: Option<Parameters>, request: Request<Body>) -> HttpResponse {
+pub async fn list(
+    State(app): AppState,
+    query: Result<Parameters, QueryRejection>,
+    request: Request<Body>,
+) -> HttpResponse {
     let call = match query {
-        Some(Query(query)) => list_params(query),
-        None => Err(RpcError::param("", Refusal::new("query", "the query string cannot be read"))),
+        Ok(Query(query)) => list_params(query),
+        Err(_) => Err(RpcError::param("", Refusal::new("query", "the query string cannot be read"))),
     };
     without_body(&app, request, StatusCode::OK, call).await
 }
@@ -83,7 +88,8 @@ pub async fn update(State(app): AppState, Path(username): Path<String>, request:
 
 /// A problem that is not an error of a method.
 pub fn problem_of_route(status: StatusCode, detail: &str) -> HttpResponse {
-    let body = json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "detail": detail});
+    let body =
+        json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "detail": detail});
     respond(status, Some("application/problem+json"), Body::from(body.to_string()))
 }
 

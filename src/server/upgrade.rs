@@ -56,7 +56,8 @@ async fn accept(app: &Arc<App>, request: &mut Request<Body>) -> Result<HttpRespo
     }
     let key = handshake_key(headers)?;
     if request.uri().query().is_some_and(|query| query.to_ascii_lowercase().contains("token")) {
-        let why = "A token must not be in the URL: send it as Authorization: Bearer, or as a subprotocol bearer.<token>.";
+        let why =
+            "A token must not be in the URL: send it as Authorization: Bearer, or as a subprotocol bearer.<token>.";
         return Err((StatusCode::BAD_REQUEST, RpcError::InvalidRequest(why)));
     }
     let offered = offered_protocols(headers);

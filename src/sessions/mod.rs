@@ -97,7 +97,15 @@ pub struct Peer {
 impl Peer {
     /// A connection that has not signed in.
     pub fn new(id: u64, address: IpAddr, user_agent: Option<Box<str>>, mailbox: Option<Mailbox>) -> Self {
-        Self { id, address, user_agent, mailbox, identity: Mutex::new(None), identity_version: AtomicU32::new(0), refused_tokens: AtomicU32::new(0) }
+        Self {
+            id,
+            address,
+            user_agent,
+            mailbox,
+            identity: Mutex::new(None),
+            identity_version: AtomicU32::new(0),
+            refused_tokens: AtomicU32::new(0),
+        }
     }
 
     /// Who signed in, or `None`.

@@ -113,7 +113,8 @@ pub struct Record {
     pub seq: u64,
     /// The number of the state it replaced; `None` for a new user.
     pub prev_seq: Option<u64>,
-    /// The filterable fields of the state it replaced; `None` for a new user.
+    /// The filterable fields of the state it replaced; `None` for a new user, and for an erased one, of whom
+    /// nothing may remain.
     pub before: Option<Before>,
 }
 

@@ -207,6 +207,11 @@ impl Node {
 }
 
 impl Test {
+    /// Whether it holds for a status or role of this word.
+    pub fn holds_for_word(&self, word: &str) -> bool {
+        self.holds(Some(Fact::Text(word)))
+    }
+
     fn holds(&self, fact: Option<Fact<'_>>) -> bool {
         let Some(fact) = fact else {
             return matches!(self, Self::Ne(_) | Self::Exists(false));

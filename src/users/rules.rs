@@ -37,13 +37,7 @@ pub struct Patch {
 pub fn create(username: Username, email: Email, display_name: Option<String>, role: Role, act: Act) -> User {
     let display_name = display_name.unwrap_or_else(|| username.as_str().to_owned());
     let fields = ["username", "email", "display_name", "role"].map(str::to_owned).to_vec();
-    let last_change = Change {
-        kind: ChangeKind::Created,
-        fields,
-        actor: act.actor,
-        at: act.at,
-        reason: act.reason,
-    };
+    let last_change = Change { kind: ChangeKind::Created, fields, actor: act.actor, at: act.at, reason: act.reason };
     User {
         username,
         email: Some(email),

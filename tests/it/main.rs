@@ -2,3 +2,5 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
 
 mod store;
+mod support;
+mod users;

@@ -1,11 +1,12 @@
 //! The filter as an SQL condition.
 //!
-//! Text from outside is only ever bound as a parameter: the SQL is made of the words in this file. Conditions
+//! Text from outside is only ever bound as a parameter: the SQL is made of words of the program. Conditions
 //! are true or false, never null, so that `NOT` means what the matcher means.
 
 use rusqlite::types::Value;
 
 use crate::users::filter::{Field, Filter, Node, Operand, Test};
+use crate::users::{Role, Status};
 
 /// SQL under construction: its text so far and what is bound to its parameters.
 #[derive(Default)]
@@ -56,6 +57,14 @@ impl Sql {
 
     fn push_test(&mut self, field: Field, test: &Test) -> &mut Self {
         let column = column(field);
+        match field {
+            Field::Status => {
+                let words = [Status::Active, Status::Deactivated, Status::Erased].map(Status::as_str);
+                return self.push_words(column, &words, test);
+            }
+            Field::Role => return self.push_words(column, &[Role::User, Role::Admin].map(Role::as_str), test),
+            _ => {}
+        }
         match test {
             Test::Ne(operand) => return self.push(column).push(" IS NOT ").bind(operand),
             Test::Exists(exists) if !field.is_nullable() => return self.push(if *exists { "1" } else { "0" }),
@@ -87,6 +96,25 @@ impl Sql {
                 }
             }
         }
+    }
+}
+
+impl Sql {
+    /// Appends a condition on a column of few words, of which the first is the usual one. The words are the
+    /// program's own, so they are written out: only then can SQLite see that an index of the unusual ones serves.
+    fn push_words(&mut self, column: &str, words: &[&'static str], test: &Test) -> &mut Self {
+        let wanted: Vec<&str> = words.iter().copied().filter(|word| test.holds_for_word(word)).collect();
+        if wanted.is_empty() {
+            return self.push("0");
+        }
+        if !wanted.contains(&words[0]) {
+            self.push(column).push(" <> '").push(words[0]).push("' AND ");
+        }
+        for (at, word) in wanted.into_iter().enumerate() {
+            self.push(if at == 0 { column } else { "" }).push(if at == 0 { " IN ('" } else { ", '" });
+            self.push(word).push("'");
+        }
+        self.push(")")
     }
 }
 

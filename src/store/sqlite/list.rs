@@ -40,32 +40,36 @@ pub(super) fn count(connection: &Connection, filter: Option<&Filter>) -> Result<
     Ok(connection.prepare_cached(&sql.text)?.query_row(params_from_iter(sql.params), |row| row.get(0))?)
 }
 
+/// The inner query asks for nothing that an index lacks, so that SQLite can answer it by an index alone; the outer
+/// one fetches the rows of the page.
 fn page_sql(query: &ListQuery) -> Result<Sql, StoreError> {
-    let mut sql = Sql::default();
-    sql.push("SELECT ").push(users::COLUMNS).push(" FROM users WHERE ");
-    match &query.filter {
-        Some(filter) => sql.push_filter(filter),
-        None => sql.push("1"),
-    };
-    let (behind, order) = if query.sort.descending { ("<", "DESC") } else { (">", "ASC") };
     let columns = match query.sort.field {
         SortField::Username => ["username_key"].as_slice(),
         SortField::DisplayName => &["display_fold", "username_key"],
         SortField::CreatedAt => &["created_at", "username_key"],
         SortField::UpdatedAt => &["updated_at", "username_key"],
     };
+    let (behind, direction) = if query.sort.descending { (" < ", " DESC") } else { (" > ", " ASC") };
+    let order = format!(
+        " ORDER BY {}",
+        columns.iter().map(|column| format!("{column}{direction}")).collect::<Vec<_>>().join(", ")
+    );
+
+    let mut sql = Sql::default();
+    sql.push("SELECT ").push(users::COLUMNS).push(" FROM (SELECT id AS found FROM users WHERE ");
+    match &query.filter {
+        Some(filter) => sql.push_filter(filter),
+        None => sql.push("1"),
+    };
     if let Some(key) = &query.after {
-        let values = check_page_key(query.sort.field, key)?;
-        sql.push(" AND (").push(&columns.join(", ")).push(") ").push(behind).push(" (");
-        for (at, value) in values.into_iter().enumerate() {
-            sql.push(if at == 0 { "" } else { ", " }).bind(value);
+        sql.push(" AND (").push(&columns.join(", ")).push(")").push(behind);
+        for (at, value) in check_page_key(query.sort.field, key)?.into_iter().enumerate() {
+            sql.push(if at == 0 { "(" } else { ", " }).bind(value);
         }
         sql.push(")");
     }
-    for (at, column) in columns.iter().enumerate() {
-        sql.push(if at == 0 { " ORDER BY " } else { ", " }).push(column).push(" ").push(order);
-    }
-    sql.push(" LIMIT ").bind(i64::try_from(query.limit).unwrap_or(i64::MAX).saturating_add(1));
+    sql.push(&order).push(" LIMIT ").bind(i64::try_from(query.limit).unwrap_or(i64::MAX).saturating_add(1));
+    sql.push(") CROSS JOIN users ON users.id = found").push(&order);
     Ok(sql)
 }
 

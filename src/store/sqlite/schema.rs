@@ -1,6 +1,7 @@
 //! The file, its tables, and how older ones become the newest.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -19,11 +20,17 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const MIGRATIONS: [&str; 1] = [VERSION_1];
 
 /// Folded columns hold [`crate::users::fold::fold`] of their neighbour, so that SQLite's byte order is the order of
-/// filters and sorts. Every sort has an index that ends in the username, every page is a range of it.
+/// filters and sorts.
+///
+/// Every sort has an index that begins with its value and the username: a page is a range of it. The index goes on
+/// with all short filterable fields, so that users whom a filter passes over cost a step in the index (0.1 µs) and
+/// not a row from somewhere in the file (3 µs). The few users of an unusual role or status have such indexes of
+/// their own, because consoles list just these.
 ///
 /// `words` are the words of both names, joined by spaces: all that the full-text index is given. The tokenizer
 /// `ascii` splits at spaces and leaves other scripts alone; positions, columns and sizes are not kept because
-/// only the set of matching users is asked for.
+/// only the set of matching users is asked for. Prefixes up to 12 are kept ready; without, `anna` would merge the
+/// users of every word that begins with it (30 ms of 1,000,000 users).
 const VERSION_1: &str = "
 CREATE TABLE meta (
     id       INTEGER PRIMARY KEY CHECK (id = 1),
@@ -56,15 +63,36 @@ CREATE TABLE users (
     before       TEXT
 ) STRICT;
 
-CREATE INDEX users_by_display_name ON users (display_fold, username_key);
-CREATE INDEX users_by_created_at ON users (created_at, username_key);
-CREATE INDEX users_by_updated_at ON users (updated_at, username_key);
-CREATE INDEX users_active_admins ON users (username_key) WHERE role = 'admin' AND status = 'active';
+CREATE INDEX users_by_username ON users (username_key, role, status, created_at, updated_at, rev);
+CREATE INDEX users_by_display_name ON users (display_fold, username_key, role, status, created_at, updated_at, rev);
+CREATE INDEX users_by_created_at ON users (created_at, username_key, role, status, updated_at, rev);
+CREATE INDEX users_by_updated_at ON users (updated_at, username_key, role, status, created_at, rev);
+
+CREATE INDEX unusual_roles_by_username ON users (username_key, role, status, created_at, updated_at, rev)
+    WHERE role <> 'user';
+CREATE INDEX unusual_roles_by_display_name ON users (display_fold, username_key, role, status, created_at, updated_at, rev)
+    WHERE role <> 'user';
+CREATE INDEX unusual_roles_by_created_at ON users (created_at, username_key, role, status, updated_at, rev)
+    WHERE role <> 'user';
+CREATE INDEX unusual_roles_by_updated_at ON users (updated_at, username_key, role, status, created_at, rev)
+    WHERE role <> 'user';
+
+CREATE INDEX unusual_statuses_by_username ON users (username_key, role, status, created_at, updated_at, rev)
+    WHERE status <> 'active';
+CREATE INDEX unusual_statuses_by_display_name ON users (display_fold, username_key, role, status, created_at, updated_at, rev)
+    WHERE status <> 'active';
+CREATE INDEX unusual_statuses_by_created_at ON users (created_at, username_key, role, status, updated_at, rev)
+    WHERE status <> 'active';
+CREATE INDEX unusual_statuses_by_updated_at ON users (updated_at, username_key, role, status, created_at, rev)
+    WHERE status <> 'active';
 
 CREATE VIRTUAL TABLE users_fts USING fts5 (
     words, content = 'users', content_rowid = 'id',
-    tokenize = 'ascii', prefix = '1 2 3', detail = none, columnsize = 0
+    tokenize = 'ascii', prefix = '1 2 3 4 5 6 7 8 9 10 11 12', detail = none, columnsize = 0
 );
+
+-- Removed words are overwritten, not just marked: erased names must be gone.
+INSERT INTO users_fts (users_fts, rank) VALUES ('secure-delete', 1);
 
 -- Identifiers are never used twice, so that what was added since can be asked for.
 CREATE TABLE words (
@@ -76,11 +104,13 @@ CREATE TABLE words (
 
 /// A connection that can write. Makes the file, readable by its owner only, if there is none.
 pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
-    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    // Only a new file is opened here: to close one that SQLite has open would drop SQLite's locks on it.
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+        _ => {}
+    }
     // SQLite gives its companion files the mode of the database.
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-    // SQLite's locks are the process's: closing this file later would drop them.
-    drop(file);
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
 
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;

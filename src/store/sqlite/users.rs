@@ -155,7 +155,7 @@ pub(super) fn replace(connection: &Connection, user: &User, password: &PasswordC
             ":generation": user.generation,
             ":seq": seq,
             ":prev_seq": stored.seq,
-            ":before": to_json(&before(old)),
+            ":before": (user.status != Status::Erased).then(|| to_json(&before(old))),
         })?;
     let hash = match password {
         PasswordChange::Keep => return Ok(seq),
@@ -197,7 +197,9 @@ fn stored(connection: &Connection, username: &Username) -> Result<Option<Stored>
 }
 
 fn has_other_active_admin(connection: &Connection, user: &User) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM users WHERE role = 'admin' AND status = 'active' AND username_key <> ?1)";
+    // `role <> 'user'` names the index of the few.
+    let sql = "SELECT EXISTS (SELECT 1 FROM users
+        WHERE role <> 'user' AND role = 'admin' AND status = 'active' AND username_key <> ?1)";
     exists(connection, sql, [user.username.key()])
 }
 

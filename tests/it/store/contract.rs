@@ -155,6 +155,8 @@ pub(super) async fn an_erased_user_keeps_the_name(store: &dyn Store) {
     });
     store.user_replace(erased.clone(), PasswordChange::Remove).await.unwrap();
     assert_eq!(get(store, "alice").await, erased);
+    // What it replaced is personal, too.
+    assert_eq!(store.changes_after(0, 1).await.unwrap()[0].before, None);
     assert_eq!(store.user_create(alice, hash("x")).await, Err(StoreError::AlreadyExists(Unique::Username)));
     create(store, &User { email: Some(Email::parse("alice@example.com").unwrap()), ..user("bob") }).await;
 }
