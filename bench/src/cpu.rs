@@ -11,7 +11,8 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// The processor time a process had used at one moment.
 pub struct Reading {
-    threads: HashMap<String, u64>,
+    /// Nanoseconds on a processor and nanoseconds waiting for one, by thread.
+    threads: HashMap<String, [u64; 2]>,
     user: Duration,
     system: Duration,
 }
@@ -21,9 +22,11 @@ pub struct Reading {
 pub struct Spent {
     /// On a processor, to the nanosecond.
     pub total: Duration,
-    /// The part in the program, in steps of 10 ms.
+    /// Ready to run, but not on a processor: there were more threads than processors.
+    pub waited: Duration,
+    /// The part of the total in the program, in steps of 10 ms.
     pub user: Duration,
-    /// The part in the kernel on its behalf, in steps of 10 ms.
+    /// The part of the total in the kernel on its behalf, in steps of 10 ms.
     pub system: Duration,
 }
 
@@ -34,8 +37,11 @@ pub fn read(pid: u32) -> Result<Reading> {
         let thread = thread?;
         // A thread may end between the listing and the reading.
         let Ok(line) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
-        let nanoseconds = line.split(' ').next().and_then(|first| first.parse().ok()).ok_or("schedstat has no time")?;
-        threads.insert(thread.file_name().to_string_lossy().into_owned(), nanoseconds);
+        let mut times = line.split(' ').map(|time| time.parse().ok());
+        let [Some(ran), Some(waited)] = [(); 2].map(|()| times.next().flatten()) else {
+            return Err("schedstat has no times".into());
+        };
+        threads.insert(thread.file_name().to_string_lossy().into_owned(), [ran, waited]);
     }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The command may hold blanks and brackets; what follows its last bracket does not (proc(5): state is field 3).
@@ -47,9 +53,14 @@ pub fn read(pid: u32) -> Result<Reading> {
 impl Reading {
     /// What was used from this reading to a later one. Threads that ended in between are not counted.
     pub fn until(&self, later: &Reading) -> Spent {
-        let used = |(thread, now): (&String, &u64)| now - self.threads.get(thread).copied().unwrap_or(0);
+        let sum = |which: usize| {
+            let used =
+                |(thread, now): (&String, &[u64; 2])| now[which] - self.threads.get(thread).map_or(0, |t| t[which]);
+            Duration::from_nanos(later.threads.iter().map(used).sum())
+        };
         Spent {
-            total: Duration::from_nanos(later.threads.iter().map(used).sum()),
+            total: sum(0),
+            waited: sum(1),
             user: later.user.saturating_sub(self.user),
             system: later.system.saturating_sub(self.system),
         }

@@ -48,6 +48,12 @@ impl Measured {
         if user + system > 0.0 { system / (user + system) } else { 0.0 }
     }
 
+    /// How much of the time the server was ready to run and was not let, between 0 and 1. On a processor of its own
+    /// that is the work of others: a measurement with more than a little of it is worth nothing.
+    pub fn disturbance(&self) -> f64 {
+        self.cpu.waited.as_secs_f64() / self.elapsed.as_secs_f64()
+    }
+
     /// A quantile of the latency, in milliseconds.
     pub fn latency_ms(&self, quantile: f64) -> f64 {
         self.latency.value_at_quantile(quantile) as f64 / 1e6

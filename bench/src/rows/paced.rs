@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::pair::{Pair, announce_pause};
-use super::{Plan, Server, median, millis};
+use super::{Plan, Server, disturbance, median, millis};
 use crate::Result;
 use crate::load::{Measured, closed, open};
 use crate::table::Outcome;
@@ -43,6 +43,12 @@ pub async fn measure(plan: &Plan) -> Result<Vec<Outcome>> {
             "{name}: p50 {p50:.2} ms, p99.9 {p999:.2} ms, longest {most:.2} ms; calls left late by p99 {late:.2} ms"
         )
     };
+    let mut details = vec![
+        format!("saturation {saturation:.0} calls/s on one core; both paced at {rate:.0}/s"),
+        line("ours", &ours),
+        line("reference", &theirs),
+    ];
+    details.extend(disturbance(ours.iter().chain(&theirs)));
     let (p99, their_p99) = (quantile(&ours, 0.99), quantile(&theirs, 0.99));
     Ok(vec![Outcome {
         row: 2,
@@ -52,11 +58,7 @@ pub async fn measure(plan: &Plan) -> Result<Vec<Outcome>> {
         ratio: Some(p99 / their_p99),
         gate: format!("≤ {GATE_MS} ms"),
         met: p99 <= GATE_MS,
-        details: vec![
-            format!("saturation {saturation:.0} calls/s on one core; both paced at {rate:.0}/s"),
-            line("ours", &ours),
-            line("reference", &theirs),
-        ],
+        details,
     }])
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Plan, Server, median};
+use super::{Plan, Server, disturbance, median};
 use crate::Result;
 use crate::client::Fleet;
 use crate::gateway::Gateway;
@@ -116,7 +116,7 @@ impl Rounds {
         median(self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| ours.cpu_micros() / theirs.cpu_micros()))
     }
 
-    /// Throughput, latency and the share of the kernel, as two lines.
+    /// Throughput, latency and the share of the kernel, and whether the machine was quiet.
     pub fn details(&self) -> Vec<String> {
         let ((rate, their_rate), (p50, their_p50)) =
             (self.medians(Measured::rate), self.medians(|m| m.latency_ms(0.5)));
@@ -127,7 +127,9 @@ impl Rounds {
                 "{name}: {rate:.0} calls/s, p50 {p50:.2} ms, p99 {p99:.2} ms, {kernel:.0} % of the CPU in the kernel"
             )
         };
-        vec![line("ours", rate, p50, p99, kernel), line("reference", their_rate, their_p50, their_p99, their_kernel)]
+        let ours = line("ours", rate, p50, p99, kernel);
+        let theirs = line("reference", their_rate, their_p50, their_p99, their_kernel);
+        [ours, theirs].into_iter().chain(disturbance(self.ours.iter().chain(&self.theirs))).collect()
     }
 }
 
