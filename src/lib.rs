@@ -1,7 +1,22 @@
 //! Doorward: a realtime users gateway.
 //!
-//! Knowledge runs one way: `server → connection → rpc → {auth, users, sessions, feed} → store`.
+//! Apps hold one WebSocket each, scripts post JSON-RPC over HTTP, admin consoles watch users change. The
+//! crate is the gateway itself; `main.rs` is its command line. The modules in reading order:
+//!
+//! Knowledge runs one way: `server → connection → rpc → {auth, users, sessions, feed} → store`. The store has
+//! never heard of JSON-RPC, a handler never of sockets.
 
+pub mod admin;
+pub mod auth;
 pub mod clock;
+pub mod config;
+pub mod connection;
+pub mod data_dir;
+pub mod directory;
+pub mod feed;
+pub mod permission;
+pub mod rpc;
+pub mod server;
+pub mod sessions;
 pub mod store;
 pub mod users;

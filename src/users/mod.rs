@@ -2,6 +2,7 @@
 
 pub mod filter;
 pub mod fold;
+pub mod rules;
 pub mod user;
 
 pub use user::{Attributes, Change, ChangeKind, Email, Role, Status, User, Username};

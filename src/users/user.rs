@@ -180,7 +180,7 @@ impl<'de> Deserialize<'de> for Email {
 
 /// Brings free text to NFC and refuses what is longer than `max_chars` code points or holds
 /// control characters (`newlines` allows line feeds).
-fn free_text(text: &str, max_chars: usize, newlines: bool) -> Result<String, Refusal> {
+pub fn free_text(text: &str, max_chars: usize, newlines: bool) -> Result<String, Refusal> {
     // NFC never makes text more than three times as long or as short, so this bounds the work.
     if text.len() > max_chars * 4 * 3 {
         return Err(Refusal::new("length", format!("must have at most {max_chars} characters")));

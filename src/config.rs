@@ -1,0 +1,312 @@
+//! Every setting, read and checked once, all problems told together.
+//!
+//! Settings come from the environment, or from a file `.env` in the working directory beneath it. A name
+//! that begins with `DOORWARD_` and is not listed here stops the start, so that a typing error cannot
+//! silently leave a default in force. Values of secrets are never shown.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// The secret that `.env.example` shows, which is therefore no secret.
+const SAMPLE_SECRET: &str = "replace-this-with-at-least-32-random-characters";
+/// The shortest secret, in bytes (RFC 7518 §3.2: as long as the hash of HS256).
+const SECRET_MIN_BYTES: usize = 32;
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Bounds that a client can run into; all of them are in `system.info`.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The largest message, in bytes.
+    pub message_bytes: usize,
+    /// The largest reply, in bytes.
+    pub reply_bytes: usize,
+    /// The most calls in a batch.
+    pub batch_calls: usize,
+    /// The most calls under way on one socket; beyond it the socket is not read.
+    pub calls_in_flight: usize,
+    /// The most sockets of this node.
+    pub sockets: usize,
+    /// The most signed-in sockets of one user on this node.
+    pub sockets_per_user: usize,
+    /// The most sockets of one address that have not signed in.
+    pub unauthenticated_per_address: usize,
+}
+
+/// Time limits of a connection.
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    /// From the connection to the end of a request's head.
+    pub head: Duration,
+    /// For a request's body.
+    pub body: Duration,
+    /// From the upgrade to signing in.
+    pub sign_in: Duration,
+    /// Between pings.
+    pub ping: Duration,
+    /// From a ping to its pong.
+    pub pong: Duration,
+    /// For a socket to accept what is sent to it.
+    pub write: Duration,
+    /// For calls under way when the gateway stops, and for sockets to close.
+    pub drain: Duration,
+}
+
+/// The settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The folder of the embedded store and of generated secrets.
+    pub data_dir: PathBuf,
+    /// The key of access tokens; `None` makes one in the data folder.
+    pub jwt_secret: Option<SecretString>,
+    /// The key of the password pre-hash; `None` makes one in the data folder.
+    pub password_pepper: Option<SecretString>,
+    /// The `iss` claim.
+    pub token_issuer: String,
+    /// The `aud` claim.
+    pub token_audience: String,
+    /// The life of an access token.
+    pub token_life: Duration,
+    /// bcrypt's cost: each step doubles the time.
+    pub bcrypt_cost: u32,
+    /// Threads that hash passwords.
+    pub hash_threads: usize,
+    /// Hashes that may wait.
+    pub hash_queue: usize,
+    /// The fewest characters of a password.
+    pub password_min: usize,
+    /// A file of further refused passwords, one a line.
+    pub password_list: Option<PathBuf>,
+    /// The longest a call may take.
+    pub call_timeout: Duration,
+    /// Bounds.
+    pub limits: Limits,
+    /// Time limits.
+    pub timeouts: Timeouts,
+    /// What is logged, e.g. `info` or `doorward=debug`.
+    pub log: String,
+    /// How it is written.
+    pub log_format: LogFormat,
+}
+
+impl Config {
+    /// Reads the environment, and `.env` beneath it. Errors: every problem, one line each.
+    pub fn from_env() -> Result<Self, Vec<String>> {
+        let mut variables = BTreeMap::new();
+        let mut problems = Vec::new();
+        match dotenvy::from_path_iter(".env") {
+            Ok(lines) => {
+                for line in lines {
+                    match line {
+                        Ok((name, value)) => drop(variables.insert(name, value)),
+                        // The error quotes the line, which may hold a secret.
+                        Err(_) => problems.push(".env: has a line that is not NAME=value".to_owned()),
+                    }
+                }
+            }
+            Err(error) if error.not_found() => {}
+            Err(_) => problems.push(".env: cannot be read".to_owned()),
+        }
+        for (name, value) in std::env::vars_os() {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => drop(variables.insert(name, value)),
+                Err(_) if is_ours(&name) => problems.push(format!("{name}: is not UTF-8")),
+                Err(_) => {}
+            }
+        }
+        Self::from_variables(variables, problems)
+    }
+
+    /// Reads settings from a map. Errors: `problems` and every further one, one line each.
+    pub fn from_variables(variables: BTreeMap<String, String>, problems: Vec<String>) -> Result<Self, Vec<String>> {
+        let mut read = Reader { variables, problems, known: Vec::new() };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let config = Self {
+            listen: read.value("DOORWARD_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8080)), "an address and port"),
+            data_dir: read.value("DOORWARD_DATA_DIR", PathBuf::from("data"), "a folder"),
+            jwt_secret: read.secret("JWT_SECRET"),
+            password_pepper: read.secret("DOORWARD_PASSWORD_PEPPER"),
+            token_issuer: read.value("DOORWARD_TOKEN_ISSUER", "doorward".to_owned(), "a name"),
+            token_audience: read.value("DOORWARD_TOKEN_AUDIENCE", "doorward".to_owned(), "a name"),
+            token_life: read.seconds("DOORWARD_TOKEN_SECONDS", 900, 10, 86_400),
+            bcrypt_cost: read.number("DOORWARD_BCRYPT_COST", 12, 10, 16),
+            hash_threads: read.number("DOORWARD_HASH_THREADS", cores, 1, 256),
+            hash_queue: read.number("DOORWARD_HASH_QUEUE", 32, 1, 10_000),
+            password_min: read.number("DOORWARD_PASSWORD_MIN", 8, 8, 64),
+            password_list: read.optional("DOORWARD_PASSWORD_LIST").map(PathBuf::from),
+            call_timeout: read.seconds("DOORWARD_CALL_TIMEOUT_SECONDS", 5, 1, 60),
+            limits: Limits {
+                message_bytes: read.number("DOORWARD_MAX_MESSAGE_BYTES", 64 << 10, 1 << 10, 16 << 20),
+                reply_bytes: read.number("DOORWARD_MAX_REPLY_BYTES", 1 << 20, 64 << 10, 64 << 20),
+                batch_calls: read.number("DOORWARD_MAX_BATCH_CALLS", 50, 1, 1000),
+                calls_in_flight: read.number("DOORWARD_MAX_CALLS_IN_FLIGHT", 32, 1, 1000),
+                sockets: read.number("DOORWARD_MAX_SOCKETS", 20_000, 1, 10_000_000),
+                sockets_per_user: read.number("DOORWARD_MAX_SOCKETS_PER_USER", 20, 1, 1_000_000),
+                unauthenticated_per_address: read.number("DOORWARD_MAX_UNAUTHENTICATED_PER_ADDRESS", 20, 1, 1_000_000),
+            },
+            timeouts: Timeouts {
+                head: read.seconds("DOORWARD_HEAD_TIMEOUT_SECONDS", 10, 1, 300),
+                body: read.seconds("DOORWARD_BODY_TIMEOUT_SECONDS", 10, 1, 300),
+                sign_in: read.seconds("DOORWARD_SIGN_IN_TIMEOUT_SECONDS", 10, 1, 300),
+                ping: read.seconds("DOORWARD_PING_SECONDS", 25, 1, 3600),
+                pong: read.seconds("DOORWARD_PONG_TIMEOUT_SECONDS", 10, 1, 300),
+                write: read.seconds("DOORWARD_WRITE_TIMEOUT_SECONDS", 30, 1, 300),
+                drain: read.seconds("DOORWARD_DRAIN_SECONDS", 10, 1, 60),
+            },
+            log: read.value("DOORWARD_LOG", "info".to_owned(), "a log filter such as info or doorward=debug"),
+            log_format: read.value("DOORWARD_LOG_FORMAT", LogFormat::Text, "text or json"),
+        };
+        if config.log.parse::<tracing_subscriber::filter::Targets>().is_err() {
+            read.problems.push("DOORWARD_LOG: must be a log filter such as info or doorward=debug".to_owned());
+        }
+        if read.optional("ES_URL").is_some() {
+            read.problems.push("ES_URL: this version keeps users in its embedded store only; unset it".to_owned());
+        }
+        read.finish().map(|()| config)
+    }
+}
+
+/// Whether a variable is addressed to us, whether known or not.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("DOORWARD_") || matches!(name, "JWT_SECRET" | "ES_URL")
+}
+
+impl FromStr for LogFormat {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(()),
+        }
+    }
+}
+
+struct Reader {
+    variables: BTreeMap<String, String>,
+    problems: Vec<String>,
+    known: Vec<&'static str>,
+}
+
+impl Reader {
+    /// The text of a variable; unset and empty are the same.
+    fn optional(&mut self, name: &'static str) -> Option<String> {
+        self.known.push(name);
+        self.variables.get(name).filter(|text| !text.is_empty()).cloned()
+    }
+
+    fn value<T: FromStr>(&mut self, name: &'static str, default: T, what: &str) -> T {
+        let Some(text) = self.optional(name) else { return default };
+        text.parse().unwrap_or_else(|_| {
+            self.problems.push(format!("{name}: must be {what}"));
+            default
+        })
+    }
+
+    fn number<T: FromStr + PartialOrd + std::fmt::Display>(&mut self, name: &'static str, default: T, min: T, max: T) -> T {
+        let Some(text) = self.optional(name) else { return default };
+        match text.parse() {
+            Ok(number) if min <= number && number <= max => number,
+            _ => {
+                self.problems.push(format!("{name}: must be a whole number from {min} to {max}"));
+                default
+            }
+        }
+    }
+
+    fn seconds(&mut self, name: &'static str, default: u64, min: u64, max: u64) -> Duration {
+        Duration::from_secs(self.number(name, default, min, max))
+    }
+
+    fn secret(&mut self, name: &'static str) -> Option<SecretString> {
+        let secret = SecretString::from(self.optional(name)?);
+        if secret.expose_secret().len() < SECRET_MIN_BYTES {
+            self.problems.push(format!("{name}: must have at least {SECRET_MIN_BYTES} bytes"));
+        } else if secret.expose_secret() == SAMPLE_SECRET {
+            self.problems.push(format!("{name}: is still the sample's; make one of your own"));
+        }
+        Some(secret)
+    }
+
+    fn finish(mut self) -> Result<(), Vec<String>> {
+        for name in self.variables.keys().filter(|name| is_ours(name) && !self.known.contains(&name.as_str())) {
+            let name: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
+            self.problems.push(format!("{name}: is not a setting; .env.example lists them all"));
+        }
+        if self.problems.is_empty() { Ok(()) } else { Err(self.problems) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+        let variables = pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Config::from_variables(variables, Vec::new())
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once_and_no_secret_with_it() {
+        let problems = read(&[
+            ("JWT_SECRET", "short-and-secret"),
+            ("DOORWARD_LISTEN", "nowhere"),
+            ("DOORWARD_BCRYPT_COST", "9"),
+            ("DOORWARD_LISTN", "127.0.0.1:1"),
+        ])
+        .unwrap_err();
+        let names: Vec<_> = problems.iter().filter_map(|line| line.split(':').next()).collect();
+        assert_eq!(names, ["DOORWARD_LISTEN", "JWT_SECRET", "DOORWARD_BCRYPT_COST", "DOORWARD_LISTN"]);
+        assert!(!problems.concat().contains("short-and-secret"));
+    }
+
+    #[test]
+    fn nothing_set_is_a_working_configuration() {
+        let config = read(&[]).unwrap();
+        assert_eq!((config.listen.to_string().as_str(), config.bcrypt_cost), ("127.0.0.1:8080", 12));
+    }
+
+    #[test]
+    fn s10_a_secret_that_is_the_samples_is_refused() {
+        assert!(read(&[("JWT_SECRET", SAMPLE_SECRET)]).unwrap_err()[0].starts_with("JWT_SECRET: is still"));
+    }
+
+    #[test]
+    fn the_example_file_names_every_setting_and_no_other() {
+        let example = include_str!("../.env.example");
+        let mut named: Vec<&str> = example
+            .lines()
+            .map(|line| line.trim_start_matches("# "))
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, _)| name)
+            .filter(|name| is_ours(name))
+            .collect();
+        let mut reader = Vec::new();
+        let source = include_str!("config.rs").split("#[cfg(test)]").next().unwrap();
+        for quoted in source.split('"').skip(1).step_by(2) {
+            if is_ours(quoted) && quoted.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') && quoted != "DOORWARD_" {
+                reader.push(quoted);
+            }
+        }
+        named.sort_unstable();
+        reader.sort_unstable();
+        reader.dedup();
+        assert_eq!(named, reader);
+    }
+}

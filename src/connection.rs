@@ -1,0 +1,447 @@
+//! One socket: frames in, answers and notifications out, one task for all of it.
+//!
+//! What waits is bounded: at most [`Options::calls_in_flight`] calls, and while the client accepts no
+//! bytes nothing more is read or produced. Everything that a client can do wrong ends in a close code of
+//! the protocol; nothing is buffered for one who does not read.
+
+mod wire;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
+
+use crate::clock::Clock;
+use crate::rpc::{Answer, Reply};
+use crate::sessions::{Outbound, Peer, notification};
+use wire::Wire;
+
+/// tungstenite's default of 128 KiB is zeroed at every read and kept per socket.
+const READ_BUFFER_BYTES: usize = 4 << 10;
+/// Answers are gathered up to this much before they are written without waiting for the flush.
+const WRITE_BUFFER_BYTES: usize = 16 << 10;
+/// Messages in a row that are not JSON-RPC before the socket is closed.
+const MAX_UNPARSABLE: u32 = 20;
+/// How long an access token is honoured past its expiry.
+const EXPIRY_LEEWAY: Duration = Duration::from_secs(30);
+/// How long the client may take to read the close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long input is discarded after the close, so that it does not turn into a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What answers the frames of a socket: the dispatcher, or an echo for conformance tests.
+pub trait Service: Send + 'static {
+    /// Takes a text message.
+    fn text(&mut self, text: &str) -> Answer;
+
+    /// Takes a binary message; `None` refuses it with 1003.
+    fn binary(&mut self, _data: Bytes) -> Option<Bytes> {
+        None
+    }
+}
+
+/// Bounds of a socket.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The largest message, in bytes.
+    pub message_bytes: usize,
+    /// Calls under way before the socket is no longer read.
+    pub calls_in_flight: usize,
+    /// From the upgrade to signing in; `None` never asks.
+    pub sign_in: Option<Duration>,
+    /// Between pings.
+    pub ping: Duration,
+    /// From a ping to any sign of life.
+    pub pong: Duration,
+    /// For the client to accept a byte.
+    pub write: Duration,
+}
+
+/// The calls under way on one socket.
+type Calls = FuturesUnordered<BoxFuture<'static, Reply>>;
+
+/// A socket from the upgrade to its close.
+pub struct Connection<S> {
+    ws: WebSocketStream<Wire>,
+    peer: Arc<Peer>,
+    service: S,
+    options: Arc<Options>,
+    clock: Clock,
+    /// Made at the first call that cannot be answered at once.
+    calls: Option<Box<Calls>>,
+    /// Frames may lie in tungstenite's buffer although the socket is not readable.
+    maybe_buffered: bool,
+    /// Something was fed since the last flush.
+    dirty: bool,
+    /// Closing once the calls under way are answered.
+    closing: Option<(u16, &'static str)>,
+    unparsable: u32,
+    timers: Timers,
+    /// Called once when the socket signs in.
+    on_sign_in: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// When to look at what next. All moments are of the monotonic clock.
+struct Timers {
+    sleep: Pin<Box<Sleep>>,
+    sign_in: Option<Instant>,
+    ping: Instant,
+    /// Since when a ping is unanswered.
+    pong: Option<Instant>,
+    expiring: Option<Instant>,
+    expired: Option<Instant>,
+    /// Since when the client has accepted no byte, and how many it had accepted then.
+    stalled: Option<(Instant, u64)>,
+    /// The identity that `expiring` and `expired` were computed from.
+    identity_version: u32,
+}
+
+/// What a socket does next.
+enum Event {
+    Outbound(Outbound),
+    Answered(Reply),
+    Inbound(Option<Result<Message, Error>>),
+    Timer,
+    WriteFailed,
+    Finished(u16, &'static str),
+}
+
+/// How a socket ends.
+enum End {
+    /// We close it with a code.
+    Close(u16, &'static str),
+    /// The client closed it; its close has been answered.
+    ByPeer,
+    /// There is nobody to tell.
+    Gone,
+}
+
+impl<S: Service> Connection<S> {
+    /// A connection over an upgraded stream; `leftover` is what came behind the request's head.
+    pub async fn new(
+        io: TcpStream,
+        leftover: Vec<u8>,
+        peer: Arc<Peer>,
+        service: S,
+        options: Arc<Options>,
+        clock: Clock,
+    ) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(WRITE_BUFFER_BYTES)
+            .max_write_buffer_size(usize::MAX) // bounded by what is fed: nothing while the socket is blocked
+            .max_message_size(Some(options.message_bytes))
+            .max_frame_size(Some(options.message_bytes));
+        let maybe_buffered = !leftover.is_empty();
+        let ws = WebSocketStream::from_partially_read(Wire::new(io), leftover, Role::Server, Some(config)).await;
+        let timers = Timers::new(&options);
+        Self {
+            ws,
+            peer,
+            service,
+            options,
+            clock,
+            calls: None,
+            maybe_buffered,
+            dirty: false,
+            closing: None,
+            unparsable: 0,
+            timers,
+            on_sign_in: None,
+        }
+    }
+
+    /// Has `hook` run once when the socket signs in; it is dropped with the socket otherwise.
+    pub fn on_sign_in(mut self, hook: impl FnOnce() + Send + 'static) -> Self {
+        self.on_sign_in = Some(Box::new(hook));
+        self
+    }
+
+    /// Serves the socket until it ends.
+    pub async fn run(mut self) {
+        let end = loop {
+            self.follow_identity();
+            let event = std::future::poll_fn(|cx| self.poll_event(cx)).await;
+            if let Some(end) = self.handle(event) {
+                break end;
+            }
+        };
+        let calls = self.calls.take();
+        drop(calls);
+        // Boxed, so that the buffers of this rare part are not in every socket's task.
+        Box::pin(finish(self.ws, end)).await;
+    }
+
+    /// The next thing to do. Outbound frames and answers come before new calls; the flush comes when
+    /// nothing else is ready, so that answers that are ready together leave together.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        match Pin::new(&mut self.ws).poll_ready(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Poll::Ready(Event::WriteFailed),
+            Poll::Pending => return self.poll_blocked(cx),
+        }
+        if let Some(mailbox) = &self.peer.mailbox
+            && let Poll::Ready(outbound) = mailbox.poll_next(cx)
+        {
+            return Poll::Ready(Event::Outbound(outbound));
+        }
+        let mut under_way = 0;
+        if let Some(calls) = &mut self.calls
+            && !calls.is_empty()
+        {
+            if let Poll::Ready(Some(reply)) = calls.poll_next_unpin(cx) {
+                return Poll::Ready(Event::Answered(reply));
+            }
+            under_way = calls.len();
+        }
+        if let Some((code, reason)) = self.closing {
+            if under_way == 0 {
+                return Poll::Ready(Event::Finished(code, reason));
+            }
+        } else if under_way < self.options.calls_in_flight {
+            // Do not enter tungstenite's read path, and touch its buffer, when something else woke the task.
+            if self.maybe_buffered || self.ws.get_ref().poll_read_ready(cx).is_ready() {
+                match Pin::new(&mut self.ws).poll_next(cx) {
+                    Poll::Ready(inbound) => {
+                        self.maybe_buffered = true;
+                        return Poll::Ready(Event::Inbound(inbound));
+                    }
+                    Poll::Pending => self.maybe_buffered = false,
+                }
+            }
+        }
+        if self.dirty {
+            match Pin::new(&mut self.ws).poll_flush(cx) {
+                Poll::Ready(Ok(())) => {
+                    self.dirty = false;
+                    self.timers.stalled = None;
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::WriteFailed),
+                Poll::Pending => return self.poll_blocked(cx),
+            }
+        }
+        self.timers.poll(cx)
+    }
+
+    /// The client accepts no bytes: only the write deadline and an order to close matter.
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Some(mailbox) = &self.peer.mailbox
+            && mailbox.poll_closing(cx).is_ready()
+        {
+            return Poll::Ready(Event::WriteFailed);
+        }
+        if self.timers.stalled.is_none() {
+            self.timers.stalled = Some((Instant::now(), self.ws.get_ref().written()));
+            self.timers.rearm(&self.options);
+        }
+        self.timers.poll(cx)
+    }
+
+    fn handle(&mut self, event: Event) -> Option<End> {
+        match event {
+            Event::Outbound(Outbound::Frame(frame)) => return self.feed(Message::Text(frame)),
+            Event::Outbound(Outbound::Close { code, reason, after_replies: true }) => {
+                self.closing = Some((code, reason));
+            }
+            Event::Outbound(Outbound::Close { code, reason, after_replies: false }) | Event::Finished(code, reason) => {
+                return Some(End::Close(code, reason));
+            }
+            Event::Answered(reply) => return self.answer(reply),
+            Event::Inbound(inbound) => return self.inbound(inbound),
+            Event::Timer => return self.tick(),
+            Event::WriteFailed => return Some(End::Gone),
+        }
+        None
+    }
+
+    fn inbound(&mut self, inbound: Option<Result<Message, Error>>) -> Option<End> {
+        self.timers.pong = None;
+        match inbound {
+            None => Some(End::Gone),
+            Some(Err(error)) => Some(end_of(&error)),
+            Some(Ok(Message::Text(text))) => match self.service.text(&text) {
+                Answer::Now(reply) => self.answer(reply),
+                Answer::Later(call) => {
+                    self.calls.get_or_insert_default().push(call);
+                    None
+                }
+            },
+            Some(Ok(Message::Binary(data))) => match self.service.binary(data) {
+                Some(data) => self.feed(Message::Binary(data)),
+                None => Some(End::Close(1003, "text frames only")),
+            },
+            Some(Ok(Message::Close(_))) => Some(End::ByPeer),
+            Some(Ok(Message::Ping(_))) => {
+                self.dirty = true; // tungstenite has queued the pong
+                None
+            }
+            Some(Ok(Message::Pong(_) | Message::Frame(_))) => None,
+        }
+    }
+
+    fn answer(&mut self, reply: Reply) -> Option<End> {
+        self.unparsable = if reply.unparsable() { self.unparsable + 1 } else { 0 };
+        let end = reply.text.and_then(|text| self.feed(Message::text(text)));
+        if self.unparsable >= MAX_UNPARSABLE && end.is_none() {
+            return Some(End::Close(4501, "not JSON-RPC"));
+        }
+        end
+    }
+
+    /// Hands a message to tungstenite, which was ready for it.
+    fn feed(&mut self, message: Message) -> Option<End> {
+        self.dirty = true;
+        Pin::new(&mut self.ws).start_send(message).err().map(|_| End::Gone)
+    }
+
+    /// Follows a sign-in or an extension that a call has made.
+    fn follow_identity(&mut self) {
+        let version = self.peer.identity_version();
+        if version == self.timers.identity_version {
+            return;
+        }
+        let Some(identity) = self.peer.identity() else { return };
+        self.timers.identity_version = version;
+        self.timers.sign_in = None;
+        if let Some(hook) = self.on_sign_in.take() {
+            hook();
+        }
+        let left = u64::try_from(identity.expires_at.ms() - self.clock.now().ms()).unwrap_or(0);
+        let (now, left) = (Instant::now(), Duration::from_millis(left));
+        self.timers.expiring = Some(now + left.mul_f64(0.8));
+        self.timers.expired = Some(now + left + EXPIRY_LEEWAY);
+        self.timers.rearm(&self.options);
+    }
+
+    /// Does what is due.
+    fn tick(&mut self) -> Option<End> {
+        let now = Instant::now();
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(self.timers.sign_in) {
+            return Some(End::Close(4502, "not authenticated in time"));
+        }
+        if due(self.timers.expired) {
+            return Some(End::Close(4001, "token expired"));
+        }
+        if let Some((since, written)) = self.timers.stalled
+            && since + self.options.write <= now
+        {
+            let accepted = self.ws.get_ref().written();
+            if accepted == written {
+                return Some(End::Close(4002, "stalled reader"));
+            }
+            self.timers.stalled = Some((now, accepted));
+        }
+        // A socket that is not read cannot show its pong.
+        let unread = self.timers.stalled.is_some()
+            || self.calls.as_ref().is_some_and(|calls| calls.len() >= self.options.calls_in_flight);
+        if due(self.timers.pong.map(|since| since + self.options.pong)) {
+            if !unread {
+                return Some(End::Close(4003, "no pong"));
+            }
+            self.timers.pong = Some(now);
+        }
+        if due(self.timers.expiring) {
+            self.timers.expiring = None;
+            if let Some(identity) = self.peer.identity() {
+                let params = serde_json::json!({"expires_at": identity.expires_at});
+                let end = self.feed(Message::Text(notification("auth.expiring", &params)));
+                if end.is_some() {
+                    return end;
+                }
+            }
+        }
+        if self.timers.ping <= now {
+            self.timers.ping = now + self.options.ping;
+            if !unread {
+                self.timers.pong.get_or_insert(now);
+                let end = self.feed(Message::Ping(Bytes::new()));
+                if end.is_some() {
+                    return end;
+                }
+            }
+        }
+        self.timers.rearm(&self.options);
+        None
+    }
+}
+
+impl Timers {
+    fn new(options: &Options) -> Self {
+        let now = Instant::now();
+        let mut timers = Self {
+            sleep: Box::pin(tokio::time::sleep_until(now)),
+            sign_in: options.sign_in.map(|within| now + within),
+            ping: now + options.ping,
+            pong: None,
+            expiring: None,
+            expired: None,
+            stalled: None,
+            identity_version: 0,
+        };
+        timers.rearm(options);
+        timers
+    }
+
+    /// Sets the one timer to whatever comes first.
+    fn rearm(&mut self, options: &Options) {
+        let next = [
+            self.sign_in,
+            self.pong.map(|since| since + options.pong),
+            self.expiring,
+            self.expired,
+            self.stalled.map(|(since, _)| since + options.write),
+        ];
+        let next = next.into_iter().flatten().fold(self.ping, Instant::min);
+        self.sleep.as_mut().reset(next);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        self.sleep.as_mut().poll(cx).map(|()| Event::Timer)
+    }
+}
+
+/// What an error of tungstenite means for the client.
+fn end_of(error: &Error) -> End {
+    match error {
+        Error::Capacity(_) => End::Close(1009, "message too big"),
+        Error::Utf8(_) => End::Close(1007, "not UTF-8"),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Gone,
+        Error::Protocol(_) => End::Close(1002, "protocol error"),
+        _ => End::Gone,
+    }
+}
+
+/// Ends the socket: the close frame, then the end of writing, then input discarded for a moment, since
+/// unread input would turn the close into a reset that destroys what the client has not read yet.
+async fn finish(mut ws: WebSocketStream<Wire>, end: End) {
+    let told = match end {
+        End::Gone => return,
+        End::ByPeer => tokio::time::timeout(CLOSE_TIMEOUT, ws.flush()).await,
+        End::Close(code, reason) => {
+            let frame = CloseFrame { code: code.into(), reason: reason.into() };
+            tokio::time::timeout(CLOSE_TIMEOUT, ws.send(Message::Close(Some(frame)))).await
+        }
+    };
+    if !matches!(told, Ok(Ok(()) | Err(Error::ConnectionClosed))) {
+        return;
+    }
+    let mut io = ws.into_inner();
+    if io.shutdown().await.is_err() {
+        return;
+    }
+    let mut discarded = vec![0; 4096];
+    let drained = async { while matches!(io.read(&mut discarded).await, Ok(1..)) {} };
+    let _ = tokio::time::timeout(LINGER, drained).await;
+}

@@ -1,0 +1,157 @@
+//! The users as this node knows them: a bounded cache over the store, kept coherent by every change.
+//!
+//! A change made here is applied before its reply leaves; a change made by another process arrives
+//! through [`follow`]. Both go through [`Directory::apply`], which also closes the sockets that a
+//! change of rights or of the password makes stale.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quick_cache::sync::Cache;
+
+use crate::sessions::{Account, Peer, Presence, Revocation, Revoked};
+use crate::store::{PasswordChange, PasswordHash, Store, StoreError};
+use crate::users::{ChangeKind, Status, User, Username};
+
+/// How many users without open sockets are kept in memory.
+const CACHE_USERS: usize = 20_000;
+/// How often a change is computed anew when others change the same user meanwhile.
+const MAX_ATTEMPTS: usize = 16;
+/// How many changes of other processes are read at a time.
+const FOLLOW_PAGE: usize = 500;
+
+/// The node's view of the users.
+pub struct Directory {
+    store: Arc<dyn Store>,
+    presence: Arc<Presence>,
+    cache: Cache<String, Arc<Account>>,
+    /// Counts applied changes: a read that overlaps one is not cached, since it may be older.
+    applied: AtomicU64,
+}
+
+/// What a change led to.
+#[derive(Debug)]
+pub struct Changed {
+    /// The state now; the former one when there was nothing to change.
+    pub user: Arc<User>,
+    /// The sockets and sessions that the change ended on this node.
+    pub revoked: Revoked,
+}
+
+impl Directory {
+    /// A view that knows nobody yet.
+    pub fn new(store: Arc<dyn Store>, presence: Arc<Presence>) -> Self {
+        Self { store, presence, cache: Cache::new(CACHE_USERS), applied: AtomicU64::new(0) }
+    }
+
+    /// The account of a name, or `None` when there is no such user.
+    pub async fn account(&self, username: &Username) -> Result<Option<Arc<Account>>, StoreError> {
+        let key = username.key();
+        if let Some(account) = self.presence.account(&key).or_else(|| self.cache.get(&key)) {
+            return Ok(Some(account));
+        }
+        let applied = self.applied.load(Ordering::Acquire);
+        let Some(user) = self.store.user_get(username).await? else { return Ok(None) };
+        let account = Arc::new(Account::new(user));
+        if applied == self.applied.load(Ordering::Acquire) {
+            self.cache.insert(key, account.clone());
+        }
+        Ok(Some(account))
+    }
+
+    /// The user of a name, or `None` when there is no such user.
+    pub async fn get(&self, username: &Username) -> Result<Option<Arc<User>>, StoreError> {
+        Ok(self.account(username).await?.map(|account| account.user()))
+    }
+
+    /// Keeps a new user and answers with its account.
+    pub async fn create(&self, user: User, password: PasswordHash) -> Result<Arc<Account>, StoreError> {
+        self.store.user_create(user.clone(), password).await?;
+        let account = Arc::new(Account::new(Arc::new(user)));
+        self.applied.fetch_add(1, Ordering::AcqRel);
+        self.cache.insert(account.user().username.key(), account.clone());
+        Ok(account)
+    }
+
+    /// Changes a user: `next` computes the new state from the current one, or `None` when nothing would change.
+    ///
+    /// With `if_rev` the change is refused unless the user is at that revision; without, a change by others
+    /// meanwhile makes `next` run again. `actor` is the connection that asked, closed after its reply where the
+    /// change ends its own session.
+    pub async fn change<E: From<StoreError>>(
+        &self,
+        username: &Username,
+        if_rev: Option<u64>,
+        password: PasswordChange,
+        actor: &Peer,
+        next: impl Fn(&User) -> Result<Option<User>, E>,
+    ) -> Result<Changed, E> {
+        for _ in 0..MAX_ATTEMPTS {
+            // Straight from the store: the state that the compare-and-set will meet.
+            let current = self.store.user_get(username).await?.ok_or(StoreError::NotFound)?;
+            if if_rev.is_some_and(|rev| rev != current.rev) {
+                return Err(StoreError::RevConflict { current_rev: current.rev }.into());
+            }
+            let Some(user) = next(&current)? else {
+                return Ok(Changed { user: current, revoked: Revoked::default() });
+            };
+            match self.store.user_replace(user.clone(), password.clone()).await {
+                Ok(_) => {
+                    let user = Arc::new(user);
+                    let revoked = self.apply(&user, Some(actor));
+                    return Ok(Changed { user, revoked });
+                }
+                Err(StoreError::RevConflict { .. }) if if_rev.is_none() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let current_rev = self.store.user_get(username).await?.map_or(0, |user| user.rev);
+        Err(StoreError::RevConflict { current_rev }.into())
+    }
+
+    /// Takes over a newer state of a user and closes the sockets that it makes stale.
+    pub fn apply(&self, user: &Arc<User>, actor: Option<&Peer>) -> Revoked {
+        self.applied.fetch_add(1, Ordering::AcqRel);
+        let key = user.username.key();
+        if let Some(account) = self.cache.get(&key) {
+            account.update(user);
+        }
+        if let Some(account) = self.presence.account(&key) {
+            account.update(user);
+        }
+        self.presence.revoke(user, revocation(user), actor)
+    }
+}
+
+/// What the sockets of a user are told when this change ends them.
+pub fn revocation(user: &User) -> Revocation {
+    match (user.status, user.last_change.kind) {
+        (Status::Deactivated, _) => Revocation { reason: "account_deactivated", code: 4504 },
+        (Status::Erased, _) => Revocation { reason: "account_erased", code: 4504 },
+        (Status::Active, ChangeKind::RoleChanged) => Revocation { reason: "role_changed", code: 4503 },
+        (Status::Active, _) => Revocation { reason: "session_ended", code: 4503 },
+    }
+}
+
+/// Applies what other processes change, such as `doorward admin promote`, for as long as it is polled.
+pub async fn follow(directory: Arc<Directory>, store: Arc<dyn Store>, mut seq: u64) {
+    loop {
+        store.changed_elsewhere().await;
+        loop {
+            let records = match store.changes_after(seq, FOLLOW_PAGE).await {
+                Ok(records) => records,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read what changed; trying again");
+                    break;
+                }
+            };
+            for record in &records {
+                directory.apply(&record.user, None);
+                seq = record.seq;
+            }
+            if records.len() < FOLLOW_PAGE {
+                break;
+            }
+        }
+    }
+}

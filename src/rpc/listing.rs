@@ -1,0 +1,227 @@
+//! `users.list` and `users.search`: the pages of many users.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{FieldError, RpcError};
+use super::params::StrictJson;
+use super::{Context, UserView};
+use crate::feed::position;
+use crate::permission::{self, Caller, Target};
+use crate::sessions::CallerUser;
+use crate::store::{ListQuery, SearchQuery, Sort, SortField};
+use crate::users::filter::Filter;
+use crate::users::user::Refusal;
+use crate::users::{fold, search as matching};
+
+/// The most users in one page.
+const PAGE_MAX: usize = 200;
+/// The users in one page unless asked otherwise.
+const PAGE_DEFAULT: usize = 50;
+/// The longest search text, in characters.
+const TEXT_MAX_CHARS: usize = 200;
+/// The most distinct words of a search.
+const WORDS_MAX: usize = 10;
+
+/// Whether a list tells how many users match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Count {
+    /// It does not.
+    None,
+    /// Exactly.
+    Exact,
+}
+
+/// Parameters of `users.list`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListParams {
+    #[serde(default)]
+    filter: Option<StrictJson>,
+    #[serde(default)]
+    sort: Option<String>,
+    #[serde(default)]
+    limit: Option<usize>,
+    #[serde(default)]
+    cursor: Option<String>,
+    #[serde(default)]
+    count: Option<Count>,
+}
+
+/// Parameters of `users.search`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchParams {
+    text: String,
+    #[serde(default)]
+    filter: Option<StrictJson>,
+    #[serde(default)]
+    limit: Option<usize>,
+    #[serde(default)]
+    cursor: Option<String>,
+    #[serde(default)]
+    fuzzy: Option<bool>,
+}
+
+/// Result of `users.list`.
+#[derive(Clone, Serialize)]
+pub struct ListResult {
+    users: Vec<UserView>,
+    next_cursor: Option<String>,
+    position: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+}
+
+/// Result of `users.search`.
+#[derive(Clone, Serialize)]
+pub struct SearchResult {
+    hits: Vec<HitView>,
+    next_cursor: Option<String>,
+    count: usize,
+}
+
+/// One user found.
+#[derive(Clone, Serialize)]
+struct HitView {
+    user: UserView,
+    score: f64,
+    highlights: Highlights,
+}
+
+/// Where the query matches: `[start, end)` in code points of the field's text, so that no markup is ever
+/// mixed into what a user wrote.
+#[derive(Clone, Serialize)]
+struct Highlights {
+    username: Vec<(usize, usize)>,
+    display_name: Vec<(usize, usize)>,
+}
+
+/// What a cursor is bound to.
+#[derive(Serialize)]
+struct Scope<'a> {
+    method: &'static str,
+    caller: &'static str,
+    filter: Option<&'a Filter>,
+    sort: Option<Sort>,
+    text: Option<&'a [String]>,
+    fuzzy: bool,
+}
+
+/// Answers `users.list`.
+pub(super) async fn list(ctx: &Context, caller: &CallerUser, params: ListParams) -> Result<ListResult, RpcError> {
+    let filter = checked_filter(caller, params.filter)?;
+    let sort = checked_sort(caller, params.sort.as_deref())?;
+    let limit = checked_limit(params.limit)?;
+    let scope = Scope {
+        method: "users.list",
+        caller: rights(caller),
+        filter: filter.as_ref(),
+        sort: Some(sort),
+        text: None,
+        fuzzy: false,
+    };
+    let after = params.cursor.as_deref().map(|cursor| ctx.cursors.open(&scope, cursor)).transpose()?;
+    // Before the page: what changes while it is read comes again from this position, and nothing is missed.
+    let position = position::encode(&ctx.store.position().await?);
+    let page = ctx.store.user_list(ListQuery { filter: filter.clone(), sort, after, limit }).await?;
+    let next_cursor = page.next.as_ref().map(|key| ctx.cursors.seal(&scope, key));
+    let count = match params.count {
+        Some(Count::Exact) => Some(ctx.store.user_count(filter.clone()).await?),
+        Some(Count::None) | None => None,
+    };
+    let users = page.users.into_iter().map(|user| UserView::new(user, caller)).collect();
+    Ok(ListResult { users, next_cursor, position, count })
+}
+
+/// Answers `users.search`.
+pub(super) async fn search(ctx: &Context, caller: &CallerUser, params: SearchParams) -> Result<SearchResult, RpcError> {
+    let words = checked_words(&params.text)?;
+    let filter = checked_filter(caller, params.filter)?;
+    let limit = checked_limit(params.limit)?;
+    let fuzzy = params.fuzzy.unwrap_or(true);
+    let scope = Scope {
+        method: "users.search",
+        caller: rights(caller),
+        filter: filter.as_ref(),
+        sort: None,
+        text: Some(&words),
+        fuzzy,
+    };
+    let after = params.cursor.as_deref().map(|cursor| ctx.cursors.open(&scope, cursor)).transpose()?;
+    let query = SearchQuery { words: words.clone(), fuzzy, filter: filter.clone(), after, limit };
+    let page = ctx.store.user_search(query).await?;
+    let next_cursor = page.next.as_ref().map(|key| ctx.cursors.seal(&scope, key));
+    let hits = page.hits.into_iter().map(|hit| {
+        let highlights = Highlights {
+            username: matching::highlights(hit.user.username.as_str(), &words, fuzzy),
+            display_name: matching::highlights(&hit.user.display_name, &words, fuzzy),
+        };
+        HitView { user: UserView::new(hit.user, caller), score: hit.score, highlights }
+    });
+    Ok(SearchResult { hits: hits.collect(), next_cursor, count: page.count })
+}
+
+fn rights(caller: &CallerUser) -> &'static str {
+    match caller.kind() {
+        Caller::Anonymous => "anonymous",
+        Caller::User => "user",
+        Caller::Admin => "admin",
+    }
+}
+
+/// A filter on fields that the caller may read of anyone.
+fn checked_filter(caller: &CallerUser, given: Option<StrictJson>) -> Result<Option<Filter>, RpcError> {
+    let Some(StrictJson(value)) = given else { return Ok(None) };
+    let filter = Filter::parse(&value).map_err(|error| {
+        RpcError::InvalidParams(vec![FieldError {
+            path: error.path,
+            rule: error.rule.to_owned(),
+            message: error.message,
+        }])
+    })?;
+    let may_read = permission::may_read(caller.kind(), permission::Field::Email, Target::Another);
+    match filter.names_private_field() {
+        Some(path) if !may_read => Err(RpcError::FilterRefused(path.to_owned())),
+        _ => Ok(Some(filter)),
+    }
+}
+
+/// The order of a list: by username unless asked otherwise; a `-` before the field is greatest first.
+fn checked_sort(caller: &CallerUser, given: Option<&str>) -> Result<Sort, RpcError> {
+    let Some(text) = given else { return Ok(Sort { field: SortField::Username, descending: false }) };
+    let (descending, name) = text.strip_prefix('-').map_or((false, text), |name| (true, name));
+    let field = match name {
+        "username" => SortField::Username,
+        "display_name" => SortField::DisplayName,
+        "created_at" => SortField::CreatedAt,
+        "updated_at" => SortField::UpdatedAt,
+        "email" if caller.kind() != Caller::Admin => return Err(RpcError::FilterRefused("sort".to_owned())),
+        _ => {
+            let rule = "must be username, display_name, created_at or updated_at, with - before it for descending";
+            return Err(RpcError::param("sort", Refusal::new("choice", rule)));
+        }
+    };
+    Ok(Sort { field, descending })
+}
+
+fn checked_limit(given: Option<usize>) -> Result<usize, RpcError> {
+    match given {
+        None => Ok(PAGE_DEFAULT),
+        Some(limit) if (1..=PAGE_MAX).contains(&limit) => Ok(limit),
+        Some(_) => Err(RpcError::param("limit", Refusal::new("range", "must be 1 to 200"))),
+    }
+}
+
+fn checked_words(text: &str) -> Result<Vec<String>, RpcError> {
+    let refuse = |rule, message| Err(RpcError::param("text", Refusal::new(rule, message)));
+    if text.chars().count() > TEXT_MAX_CHARS {
+        return refuse("length", "must have at most 200 characters");
+    }
+    let words = fold::words(text);
+    match words.len() {
+        0 => refuse("length", "must hold at least one letter or digit"),
+        1..=WORDS_MAX => Ok(words),
+        _ => refuse("length", "must hold at most 10 different words"),
+    }
+}

@@ -1,0 +1,81 @@
+//! `system.*`: what this gateway is and whether it is there.
+
+use jsonrpsee::proc_macros::rpc;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::error::RpcError;
+use super::params::Named;
+use super::{Handlers, MAX_DEPTH};
+use crate::clock::Time;
+use crate::store::SEARCH_COUNT_MAX;
+
+/// Parameters of methods that take none.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoParams {}
+
+/// Result of `system.info`.
+#[derive(Clone, Serialize)]
+pub struct Info {
+    version: &'static str,
+    protocol: u32,
+    node: String,
+    limits: Value,
+    features: Vec<&'static str>,
+}
+
+/// Result of `system.ping`.
+#[derive(Clone, Serialize)]
+pub struct Pong {
+    time: Time,
+}
+
+/// The methods of the namespace.
+#[rpc(server, namespace = "system", namespace_separator = ".")]
+pub trait System {
+    /// `system.info`: version, limits and features.
+    #[method(name = "info")]
+    async fn info(&self, params: Named<NoParams>) -> Result<Info, RpcError>;
+
+    /// `system.ping`: the server's time.
+    #[method(name = "ping")]
+    async fn ping(&self, params: Named<NoParams>) -> Result<Pong, RpcError>;
+}
+
+#[jsonrpsee::core::async_trait]
+impl SystemServer for Handlers {
+    async fn info(&self, params: Named<NoParams>) -> Result<Info, RpcError> {
+        params.get()?;
+        let (limits, timeouts) = (&self.config.limits, &self.config.timeouts);
+        let limits = json!({
+            "message_bytes": limits.message_bytes,
+            "nesting": MAX_DEPTH,
+            "reply_bytes": limits.reply_bytes,
+            "batch_calls": limits.batch_calls,
+            "calls_in_flight": limits.calls_in_flight,
+            "sockets_per_user": limits.sockets_per_user,
+            "unauthenticated_sockets_per_address": limits.unauthenticated_per_address,
+            "search_count_max": SEARCH_COUNT_MAX,
+            "password_min_chars": self.config.password_min,
+            "password_hash_ms": self.hasher.time_per_hash().as_secs_f64() * 1000.0,
+            "access_token_seconds": self.config.token_life.as_secs(),
+            "sign_in_seconds": timeouts.sign_in.as_secs(),
+            "ping_seconds": timeouts.ping.as_secs(),
+            "pong_seconds": timeouts.pong.as_secs(),
+            "write_seconds": timeouts.write.as_secs(),
+        });
+        Ok(Info {
+            version: env!("CARGO_PKG_VERSION"),
+            protocol: 1,
+            node: self.node.clone(),
+            limits,
+            features: vec!["rest", "search", "store:sqlite"],
+        })
+    }
+
+    async fn ping(&self, params: Named<NoParams>) -> Result<Pong, RpcError> {
+        params.get()?;
+        Ok(Pong { time: self.clock.now() })
+    }
+}

@@ -1,0 +1,217 @@
+//! The REST endpoints: the same methods under other names, errors as problem documents (RFC 9457).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{Request, StatusCode};
+use jsonrpsee::types::ErrorObjectOwned;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use super::App;
+use super::http::{HttpResponse, is_json, receive, respond, retry_after, status_of};
+use crate::permission::Method;
+use crate::rpc::error::RpcError;
+use crate::rpc::params::StrictJson;
+use crate::rpc::{Answer, Client};
+use crate::users::user::Refusal;
+
+type AppState = State<Arc<App>>;
+type Parameters = Query<BTreeMap<String, String>>;
+
+/// `POST /auth/register`.
+pub async fn register(State(app): AppState, request: Request<Body>) -> HttpResponse {
+    with_body(&app, request, StatusCode::CREATED, |body| Ok((Method::AuthRegister, body))).await
+}
+
+/// `POST /auth/login`.
+pub async fn login(State(app): AppState, request: Request<Body>) -> HttpResponse {
+    with_body(&app, request, StatusCode::OK, |body| Ok((Method::AuthLogin, body))).await
+}
+
+/// `GET /users/{username}`, `me` included.
+pub async fn get(State(app): AppState, Path(username): Path<String>, request: Request<Body>) -> HttpResponse {
+    let params = Map::from_iter([("username".to_owned(), json!(username))]);
+    without_body(&app, request, StatusCode::OK, Ok((Method::UsersGet, params))).await
+}
+
+/// `GET /users`: a list, or with `q` a search.
+pub async fn list(State(app): AppState, query: Option<Parameters>, request: Request<Body>) -> HttpResponse {
+    let call = match query {
+        Some(Query(query)) => list_params(query),
+        None => Err(RpcError::param("", Refusal::new("query", "the query string cannot be read"))),
+    };
+    without_body(&app, request, StatusCode::OK, call).await
+}
+
+/// `PATCH /users/me`.
+pub async fn update_me(State(app): AppState, Path(username): Path<String>, request: Request<Body>) -> HttpResponse {
+    if username != "me" {
+        return problem_of_route(StatusCode::METHOD_NOT_ALLOWED, "Others are changed at /admin/users/{username}.");
+    }
+    with_body(&app, request, StatusCode::OK, |body| Ok((Method::UsersUpdate, update_params(&username, body)))).await
+}
+
+/// `DELETE /users/me`.
+pub async fn deactivate_me(State(app): AppState, Path(username): Path<String>, request: Request<Body>) -> HttpResponse {
+    if username != "me" {
+        return problem_of_route(StatusCode::METHOD_NOT_ALLOWED, "Others are changed at /admin/users/{username}.");
+    }
+    deactivate(State(app), Path(username), request).await
+}
+
+/// `DELETE /admin/users/{username}`.
+pub async fn deactivate(State(app): AppState, Path(username): Path<String>, request: Request<Body>) -> HttpResponse {
+    let params = Map::from_iter([("username".to_owned(), json!(username))]);
+    without_body(&app, request, StatusCode::NO_CONTENT, Ok((Method::UsersDeactivate, params))).await
+}
+
+/// `PATCH /admin/users/{username}`: `users.set_role` when the body is the role alone (with or without `if_rev`).
+pub async fn update(State(app): AppState, Path(username): Path<String>, request: Request<Body>) -> HttpResponse {
+    with_body(&app, request, StatusCode::OK, |mut body| {
+        if body.contains_key("role") && body.keys().all(|name| name == "role" || name == "if_rev") {
+            body.insert("username".to_owned(), json!(username));
+            return Ok((Method::UsersSetRole, body));
+        }
+        Ok((Method::UsersUpdate, update_params(&username, body)))
+    })
+    .await
+}
+
+/// A problem that is not an error of a method.
+pub fn problem_of_route(status: StatusCode, detail: &str) -> HttpResponse {
+    let body = json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "detail": detail});
+    respond(status, Some("application/problem+json"), Body::from(body.to_string()))
+}
+
+/// The params of `users.update` from a body: the patch's members, with two that stand beside it.
+fn update_params(username: &str, mut body: Map<String, Value>) -> Map<String, Value> {
+    let mut params = Map::from_iter([("username".to_owned(), json!(username))]);
+    for beside in ["current_password", "if_rev"] {
+        if let Some(value) = body.remove(beside) {
+            params.insert(beside.to_owned(), value);
+        }
+    }
+    params.insert("patch".to_owned(), Value::Object(body));
+    params
+}
+
+/// The call that a query string of `GET /users` stands for.
+fn list_params(query: BTreeMap<String, String>) -> Result<(Method, Map<String, Value>), RpcError> {
+    let method = if query.contains_key("q") { Method::UsersSearch } else { Method::UsersList };
+    let (mut params, mut filter) = (Map::new(), Map::new());
+    for (name, value) in query {
+        match name.as_str() {
+            "limit" => {
+                let not_a_number = |_| RpcError::param("limit", Refusal::new("type", "must be a whole number"));
+                let limit: u64 = value.parse().map_err(not_a_number)?;
+                params.insert(name, json!(limit));
+            }
+            "cursor" | "sort" => drop(params.insert(name, json!(value))),
+            "q" => drop(params.insert("text".to_owned(), json!(value))),
+            "role" | "status" => drop(filter.insert(name, json!({"eq": value}))),
+            _ => return Err(RpcError::param(name, Refusal::new("unknown_member", "is not a parameter of this list"))),
+        }
+    }
+    if !filter.is_empty() {
+        params.insert("filter".to_owned(), Value::Object(filter));
+    }
+    Ok((method, params))
+}
+
+/// Answers a request whose JSON body makes the call.
+async fn with_body(
+    app: &App,
+    request: Request<Body>,
+    success: StatusCode,
+    call: impl FnOnce(Map<String, Value>) -> Result<(Method, Map<String, Value>), RpcError>,
+) -> HttpResponse {
+    if !is_json(request.headers()) {
+        return problem_of_route(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The Content-Type must be application/json.");
+    }
+    let (client, body) = match receive(app, request).await {
+        Ok(received) => received,
+        Err(error) => return problem(&ErrorObjectOwned::from(error)),
+    };
+    let body = match serde_json::from_slice::<StrictJson>(&body) {
+        Ok(StrictJson(Value::Object(body))) => body,
+        Ok(_) => return problem(&RpcError::InvalidRequest("The body must be a JSON object.").into()),
+        Err(_) => return problem(&RpcError::Parse("The body is not JSON, or gives a member twice.").into()),
+    };
+    match call(body) {
+        Ok((method, params)) => answer(app, &client, method, params, success).await,
+        Err(error) => problem(&error.into()),
+    }
+}
+
+/// Answers a request whose path and query make the call.
+async fn without_body(
+    app: &App,
+    request: Request<Body>,
+    success: StatusCode,
+    call: Result<(Method, Map<String, Value>), RpcError>,
+) -> HttpResponse {
+    let received = receive(app, request).await;
+    match received.and_then(|(client, _)| Ok((client, call?))) {
+        Ok((client, (method, params))) => answer(app, &client, method, params, success).await,
+        Err(error) => problem(&error.into()),
+    }
+}
+
+/// Makes the call through the dispatcher, like any other.
+async fn answer(
+    app: &App,
+    client: &Client,
+    method: Method,
+    params: Map<String, Value>,
+    success: StatusCode,
+) -> HttpResponse {
+    /// A reply of the dispatcher, taken apart.
+    #[derive(Deserialize)]
+    struct Reply<'a> {
+        #[serde(borrow, default)]
+        result: Option<&'a RawValue>,
+        #[serde(default)]
+        error: Option<ErrorObjectOwned>,
+    }
+
+    let call = json!({"jsonrpc": "2.0", "id": 0, "method": method.name(), "params": params}).to_string();
+    let reply = match app.rpc.dispatch(client, &call) {
+        Answer::Now(reply) => reply,
+        Answer::Later(reply) => reply.await,
+    };
+    let text = reply.text.unwrap_or_default();
+    match serde_json::from_str::<Reply<'_>>(&text) {
+        Ok(Reply { error: Some(error), .. }) => problem(&error),
+        Ok(Reply { result: Some(_), .. }) if success == StatusCode::NO_CONTENT => respond(success, None, Body::empty()),
+        Ok(Reply { result: Some(result), .. }) => {
+            respond(success, Some("application/json"), Body::from(result.get().to_owned()))
+        }
+        _ => problem(&RpcError::Internal.into()),
+    }
+}
+
+/// An error of a method as a problem document carrying the same code and data.
+fn problem(error: &ErrorObjectOwned) -> HttpResponse {
+    let status = status_of(error.code());
+    let data: Value = error.data().and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
+    let after = data["retry_after_ms"].as_u64();
+    let mut body = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": error.message(),
+        "code": error.code(),
+    });
+    if let (Some(body), Value::Object(data)) = (body.as_object_mut(), data) {
+        body.extend(data);
+    }
+    let mut response = respond(status, Some("application/problem+json"), Body::from(body.to_string()));
+    if let Some(ms) = after {
+        retry_after(&mut response, ms);
+    }
+    response
+}

@@ -1,0 +1,102 @@
+//! What others want a socket to send: frames and the order to close.
+//!
+//! A channel would cost every idle socket a kilobyte; an empty mailbox costs a few words.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+/// The most bytes that wait in a mailbox. A frame that would pass it closes the socket as a stalled reader.
+const MAX_BYTES: usize = 1 << 20;
+
+/// One thing for a socket to do.
+#[derive(Debug)]
+pub enum Outbound {
+    /// Send this text frame.
+    Frame(Utf8Bytes),
+    /// Send a close with this code and reason, and end. What waits behind it is not sent.
+    Close {
+        /// The close code.
+        code: u16,
+        /// The reason, at most 123 bytes.
+        reason: &'static str,
+        /// Answer the calls under way first.
+        after_replies: bool,
+    },
+}
+
+/// The way to one socket: cheap to clone, never waits.
+#[derive(Debug, Clone, Default)]
+pub struct Mailbox(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    queue: Mutex<Queue>,
+    waker: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Outbound>,
+    bytes: usize,
+    closing: bool,
+}
+
+impl Mailbox {
+    /// Leaves something for the socket. Nothing is taken after a close.
+    pub fn post(&self, outbound: Outbound) {
+        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.closing {
+            return;
+        }
+        let outbound = match outbound {
+            Outbound::Frame(frame) if queue.bytes + frame.len() > MAX_BYTES => {
+                queue.items.clear();
+                Outbound::Close { code: 4002, reason: "stalled reader", after_replies: false }
+            }
+            other => other,
+        };
+        match &outbound {
+            Outbound::Frame(frame) => queue.bytes += frame.len(),
+            Outbound::Close { .. } => queue.closing = true,
+        }
+        queue.items.push_back(outbound);
+        drop(queue);
+        self.0.waker.wake();
+    }
+
+    /// Has the socket close at once.
+    pub fn close(&self, code: u16, reason: &'static str) {
+        self.post(Outbound::Close { code, reason, after_replies: false });
+    }
+
+    /// Ready once there is an order to close at once; registers the task otherwise. For the socket's task only.
+    pub fn poll_closing(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.waker.register(cx.waker());
+        let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.closing { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// The next thing to do; registers the task to be woken when there is none. For the socket's task only.
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Outbound> {
+        if let Some(outbound) = self.try_next() {
+            return Poll::Ready(outbound);
+        }
+        self.0.waker.register(cx.waker());
+        // Something may have come between the look and the registration.
+        self.try_next().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// The next thing to do, if there is one.
+    pub fn try_next(&self) -> Option<Outbound> {
+        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let outbound = queue.items.pop_front()?;
+        if let Outbound::Frame(frame) = &outbound {
+            queue.bytes -= frame.len();
+        }
+        Some(outbound)
+    }
+}
