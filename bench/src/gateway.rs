@@ -58,7 +58,6 @@ impl Gateway {
             .env_remove("JWT_SECRET")
             .current_dir(folder.path())
             .env("DOORWARD_LISTEN", address.to_string())
-            .env("DOORWARD_METRICS_LISTEN", free_address()?.to_string())
             .env("DOORWARD_DATA_DIR", data)
             .env("DOORWARD_BCRYPT_COST", "10")
             .envs(settings.iter().map(|(name, value)| (name, value)));

@@ -15,6 +15,8 @@ use crate::http::Http;
 use crate::placement::Placement;
 use crate::table::Outcome;
 
+/// The embedded store within a data folder.
+const DATABASE: &str = "doorward.db";
 const PAGE: u64 = 200;
 const PAGES_PER_ROUND: u32 = 100;
 const GATE: f64 = 1.2;
@@ -78,9 +80,10 @@ async fn seed(folder: &Path, users: u64) -> Result<()> {
     if unfinished.exists() {
         std::fs::remove_dir_all(&unfinished)?;
     }
+    std::fs::create_dir_all(&unfinished)?;
     let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
     cargo.args(["run", "--release", "--package", "doorward", "--example", "seed_users", "--"]);
-    cargo.arg(&unfinished).arg(users.to_string()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.arg(unfinished.join(DATABASE)).arg(users.to_string()).current_dir(env!("CARGO_MANIFEST_DIR"));
     let status = cargo.kill_on_drop(true).status().await?;
     if !status.success() {
         return Err(format!("the example seed_users failed: {status}").into());
