@@ -6,7 +6,6 @@
 //! Knowledge runs one way: `server → connection → rpc → {auth, users, sessions, feed} → store`. The store has
 //! never heard of JSON-RPC, a handler never of sockets.
 
-pub mod admin;
 pub mod auth;
 pub mod clock;
 pub mod config;

@@ -253,7 +253,12 @@ pub trait Store: Send + Sync + 'static {
     async fn password_get(&self, username: &Username) -> Result<Option<PasswordHash>, StoreError>;
 
     /// Replaces `old` by `new` where `old` is still stored: the upgrade of a weaker hash. Not a change of the user.
-    async fn password_upgrade(&self, username: &Username, old: PasswordHash, new: PasswordHash) -> Result<(), StoreError>;
+    async fn password_upgrade(
+        &self,
+        username: &Username,
+        old: PasswordHash,
+        new: PasswordHash,
+    ) -> Result<(), StoreError>;
 
     /// One page of users. Errors: `BadPageKey`.
     async fn user_list(&self, query: ListQuery) -> Result<Page, StoreError>;

@@ -3,6 +3,7 @@
 pub mod filter;
 pub mod fold;
 pub mod rules;
+pub mod search;
 pub mod user;
 
 pub use user::{Attributes, Change, ChangeKind, Email, Role, Status, User, Username};

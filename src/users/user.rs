@@ -25,8 +25,22 @@ pub const ATTRIBUTES_MAX_BYTES: usize = 4096;
 
 /// Names that would shadow a word of the routes or suggest an authority; compared in lower case.
 const RESERVED_NAMES: [&str; 16] = [
-    "me", "admin", "administrator", "auth", "console", "doorward", "healthz", "login", "logout", "metrics",
-    "readyz", "register", "root", "rpc", "system", "users",
+    "me",
+    "admin",
+    "administrator",
+    "auth",
+    "console",
+    "doorward",
+    "healthz",
+    "login",
+    "logout",
+    "metrics",
+    "readyz",
+    "register",
+    "root",
+    "rpc",
+    "system",
+    "users",
 ];
 
 /// Why a value was not accepted: a stable word for programs and a sentence for people.

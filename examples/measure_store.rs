@@ -1,0 +1,163 @@
+//! Measures lists and searches of a filled embedded store: `cargo run --release --example measure_store -- <file> [samples]`.
+//!
+//! Times are those of the caller, awaiting one call after the other.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use doorward::store::sqlite::SqliteStore;
+use doorward::store::{ListQuery, PageKey, SearchQuery, Sort, SortField, Store};
+use doorward::users::filter::Filter;
+use doorward::users::fold::words;
+use serde_json::{Value, json};
+
+const PAGE: usize = 200;
+const DEEP_PAGE: usize = 5_000;
+
+const SEARCHES: &[&str] = &[
+    "a",
+    "m",
+    "z",
+    "ma",
+    "li",
+    "mar",
+    "mari",
+    "maria",
+    "anna",
+    "alexandr",
+    "李",
+    "иван",
+    "μαρια",
+    "محمد",
+    "mar ia",
+    "a b",
+    "a b c d",
+    "anna schmidt",
+    "jose garcia",
+    "schmidt",
+    "schmitd",
+    "jonson",
+    "micheal",
+    "alexandar",
+    "maria grosmann",
+    "papadopulos",
+    "martinez42",
+    "dragon_1234",
+    "karoberstavikdor",
+    "kuznetzov",
+    "xqzzyw",
+    "christofer okonkwo",
+    "player",
+    "coolcat anna",
+];
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let file = arguments.next().ok_or("usage: measure_store <file> [samples]")?;
+    let samples = arguments.next().map_or(Ok(100), |samples| samples.parse())?;
+    let opening = Instant::now();
+    let store = SqliteStore::open(&PathBuf::from(file))?;
+    eprintln!("opened after {:.1?}", opening.elapsed());
+    search(&store, "warm", None).await?;
+    eprintln!("searched after {:.1?}; {} users", opening.elapsed(), store.user_count(None).await?);
+
+    eprintln!("\n{:<44} {:>9} {:>9} {:>9} {:>8}", "list of 200 users", "p50", "p99", "max", "found");
+    for field in [SortField::Username, SortField::DisplayName, SortField::CreatedAt, SortField::UpdatedAt] {
+        for descending in [false, true] {
+            let sort = Sort { field, descending };
+            let name = format!("{}{field:?}", if descending { "-" } else { "" });
+            let deep = deep_key(&store, sort).await?;
+            // In turns, so that both meet the same weather.
+            let (mut first, mut deeper) = (Vec::new(), Vec::new());
+            for _ in 0..samples {
+                first.push(list(&store, sort, None, None).await?);
+                deeper.push(list(&store, sort, None, deep.clone()).await?);
+            }
+            print(&format!("{name} page 1"), first);
+            print(&format!("{name} page {DEEP_PAGE}"), deeper);
+        }
+    }
+    for filter in [
+        json!({"status": {"eq": "active"}}),
+        json!({"role": {"eq": "admin"}}),
+        json!({"status": {"eq": "erased"}}),
+        json!({"role": {"eq": "admin"}, "status": {"eq": "deactivated"}}),
+        json!({"username": {"prefix": "zoe"}}),
+        json!({"display_name": {"prefix": "an"}}),
+        json!({"email": {"eq": "nobody@example.com"}}),
+    ] {
+        for field in [SortField::Username, SortField::CreatedAt] {
+            let mut times = Vec::new();
+            for _ in 0..samples.min(20) {
+                times.push(list(&store, Sort { field, descending: true }, Some(&filter), None).await?);
+            }
+            print(&format!("-{field:?} {filter}"), times);
+        }
+    }
+    let started = Instant::now();
+    store.user_count(Some(Filter::parse(&json!({"role": {"eq": "admin"}}))?)).await?;
+    eprintln!("count of all admins: {:.1?}", started.elapsed());
+
+    eprintln!("\n{:<44} {:>9} {:>9} {:>9} {:>8}", "search, 50 hits", "p50", "p99", "max", "count");
+    let active = json!({"status": {"eq": "active"}});
+    let mut all = Vec::new();
+    for filter in [None, Some(&active)] {
+        for text in SEARCHES {
+            let mut times = Vec::new();
+            for _ in 0..samples {
+                times.push(search(&store, text, filter).await?);
+            }
+            all.extend_from_slice(&times);
+            print(&format!("{text}{}", if filter.is_some() { " (active)" } else { "" }), times);
+        }
+    }
+    print("all searches", all);
+    store.close().await;
+    Ok(())
+}
+
+/// The key behind which the deep page begins, or where the list ends before it.
+async fn deep_key(store: &SqliteStore, sort: Sort) -> Result<Option<PageKey>, Box<dyn std::error::Error>> {
+    let mut after = None;
+    // A store gives pages of any size, so the way there need not be walked in small ones.
+    for _ in 0..(DEEP_PAGE - 1) / 100 {
+        let page = store.user_list(ListQuery { filter: None, sort, after: after.clone(), limit: PAGE * 100 }).await?;
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    Ok(after)
+}
+
+async fn list(
+    store: &SqliteStore,
+    sort: Sort,
+    filter: Option<&Value>,
+    after: Option<PageKey>,
+) -> Result<(Duration, usize), Box<dyn std::error::Error>> {
+    let filter = filter.map(Filter::parse).transpose()?;
+    let started = Instant::now();
+    let page = store.user_list(ListQuery { filter, sort, after, limit: PAGE }).await?;
+    Ok((started.elapsed(), page.users.len()))
+}
+
+async fn search(
+    store: &SqliteStore,
+    text: &str,
+    filter: Option<&Value>,
+) -> Result<(Duration, usize), Box<dyn std::error::Error>> {
+    let filter = filter.map(Filter::parse).transpose()?;
+    let started = Instant::now();
+    let page =
+        store.user_search(SearchQuery { words: words(text), fuzzy: true, filter, after: None, limit: 50 }).await?;
+    Ok((started.elapsed(), page.count))
+}
+
+fn print(name: &str, mut samples: Vec<(Duration, usize)>) {
+    samples.sort_unstable();
+    let at = |share: f64| samples[((samples.len() - 1) as f64 * share) as usize].0.as_secs_f64() * 1000.0;
+    let found = samples[0].1;
+    eprintln!("{name:<44} {:>9.3} {:>9.3} {:>9.3} {found:>8}", at(0.5), at(0.99), at(1.0));
+}

@@ -1,0 +1,218 @@
+//! The embedded store: one SQLite file, no set-up.
+//!
+//! One thread writes, a fixed few read; async callers hand them jobs through bounded queues and await the
+//! answers. Threads of our own rather than tokio's blocking pool: each keeps its connection with its prepared
+//! statements, and slow reads can neither use up that pool nor be used up by it.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+
+use self::readers::Readers;
+use self::vocabulary::Vocabulary;
+use self::watcher::Watcher;
+use self::writer::{Write, Writer};
+use super::{
+    ListQuery, Page, PasswordChange, PasswordHash, Position, Record, SearchPage, SearchQuery, Store, StoreError,
+};
+use crate::users::filter::Filter;
+use crate::users::{Email, User, Username};
+
+mod conditions;
+mod list;
+mod readers;
+mod schema;
+mod search;
+mod users;
+mod vocabulary;
+mod watcher;
+mod writer;
+
+/// Why a database was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A newer program has written it.
+    #[error(
+        "the database has schema version {found}, but this program knows only up to {known}: use the newer program"
+    )]
+    NewerSchema {
+        /// Its schema version.
+        found: i64,
+        /// The newest that this program knows.
+        known: i64,
+    },
+    /// It is a database, but not one of ours.
+    #[error("the file is the database of another application")]
+    Foreign,
+    /// The file cannot be made, read or written.
+    #[error("cannot open the database: {0}")]
+    File(#[from] std::io::Error),
+    /// SQLite refuses it.
+    #[error("cannot open the database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// What can be chosen about a database.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SqliteOptions {
+    /// The most pages of 4 KiB that the file may grow to; `None` is as the disk allows. Beyond it writes are
+    /// refused as on a full disk.
+    pub max_pages: Option<u32>,
+}
+
+/// The store in one SQLite file.
+pub struct SqliteStore {
+    writer: Writer,
+    readers: Readers,
+    watcher: Watcher,
+    vocabulary: Arc<RwLock<Vocabulary>>,
+    history: String,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, or makes it. Blocks: for the start of the program and for tests.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::open_with(path, SqliteOptions::default())
+    }
+
+    /// As [`SqliteStore::open`], with options.
+    pub fn open_with(path: &Path, options: SqliteOptions) -> Result<Self, OpenError> {
+        let mut connection = schema::connect(path)?;
+        let history = schema::migrate(&mut connection)?;
+        if let Some(pages) = options.max_pages {
+            connection.pragma_update(None, "max_page_count", pages)?;
+        }
+        let vocabulary = Arc::new(RwLock::new(Vocabulary::default()));
+        let readers = Readers::start(|| schema::connect_to_read(path))?;
+        let warmed = Arc::clone(&vocabulary);
+        // A head start for the first search; it would load the vocabulary itself.
+        let _ = readers.submit(Box::new(move |connection: &Connection| {
+            let _ = warmed.write().unwrap_or_else(PoisonError::into_inner).catch_up(connection);
+        }));
+        let watcher = Watcher::start(schema::connect_to_read(path)?)?;
+        Ok(Self { writer: Writer::start(connection)?, readers, watcher, vocabulary, history })
+    }
+
+    /// Runs `work` on a reader's connection.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.readers.read(work).await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn user_create(&self, user: User, password: PasswordHash) -> Result<u64, StoreError> {
+        self.writer.write(Write::Create { user: Box::new(user), password }).await
+    }
+
+    async fn user_replace(&self, user: User, password: PasswordChange) -> Result<u64, StoreError> {
+        self.writer.write(Write::Replace { user: Box::new(user), password }).await
+    }
+
+    async fn user_get(&self, username: &Username) -> Result<Option<Arc<User>>, StoreError> {
+        let key = username.key();
+        self.read(move |connection| users::get(connection, &key)).await
+    }
+
+    async fn user_get_many(&self, usernames: &[Username]) -> Result<Vec<Arc<User>>, StoreError> {
+        let mut keys: Vec<String> = usernames.iter().map(Username::key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        self.read(move |connection| {
+            let found: Result<Vec<_>, _> = keys.iter().map(|key| users::get(connection, key)).collect();
+            Ok(found?.into_iter().flatten().collect())
+        })
+        .await
+    }
+
+    async fn user_get_by_email(&self, email: &Email) -> Result<Option<Arc<User>>, StoreError> {
+        let key = email.key();
+        self.read(move |connection| users::get_by_email(connection, &key)).await
+    }
+
+    async fn password_get(&self, username: &Username) -> Result<Option<PasswordHash>, StoreError> {
+        let key = username.key();
+        self.read(move |connection| users::password(connection, &key)).await
+    }
+
+    async fn password_upgrade(
+        &self,
+        username: &Username,
+        old: PasswordHash,
+        new: PasswordHash,
+    ) -> Result<(), StoreError> {
+        self.writer.write(Write::UpgradePassword { username: username.clone(), old, new }).await.map(|_| ())
+    }
+
+    async fn user_list(&self, query: ListQuery) -> Result<Page, StoreError> {
+        self.read(move |connection| list::list(connection, &query)).await
+    }
+
+    async fn user_count(&self, filter: Option<Filter>) -> Result<u64, StoreError> {
+        self.read(move |connection| list::count(connection, filter.as_ref())).await
+    }
+
+    async fn user_search(&self, query: SearchQuery) -> Result<SearchPage, StoreError> {
+        let vocabulary = Arc::clone(&self.vocabulary);
+        self.read(move |connection| search::search(connection, &vocabulary, &query)).await
+    }
+
+    async fn position(&self) -> Result<Position, StoreError> {
+        let history = self.history.clone();
+        let seq = self.read(users::last_seq).await?;
+        Ok(Position { history, numbers: vec![seq] })
+    }
+
+    async fn changes_after(&self, seq: u64, limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.read(move |connection| users::changes_after(connection, seq, limit)).await
+    }
+
+    async fn changed_elsewhere(&self) {
+        self.watcher.changed().await;
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.read(|connection| users::last_seq(connection).map(|_| ())).await?;
+        self.writer.write(Write::Probe).await.map(|_| ())
+    }
+
+    async fn close(&self) {
+        self.writer.close().await;
+        self.readers.close().await;
+        self.watcher.close().await;
+    }
+}
+
+/// What SQLite says of a read, or of a write that was rolled back.
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::OperationInterrupted) => Self::Timeout,
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Threads of a part of the store; joined when it closes.
+struct Threads(Mutex<Vec<std::thread::JoinHandle<()>>>);
+
+impl Threads {
+    fn spawn(name: &str, bodies: Vec<Box<dyn FnOnce() + Send>>) -> std::io::Result<Self> {
+        let spawn = |body| std::thread::Builder::new().name(name.to_owned()).spawn(body);
+        let threads: Result<Vec<_>, _> = bodies.into_iter().map(spawn).collect();
+        Ok(Self(Mutex::new(threads?)))
+    }
+
+    /// Waits for their end, which the caller has asked for.
+    async fn join(&self) {
+        let threads = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
+        // Fails only when the runtime is being shut down, and then nobody waits.
+        let _ = tokio::task::spawn_blocking(join).await;
+    }
+}

@@ -1,0 +1,90 @@
+//! The threads that read, side by side.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{OpenError, Threads};
+use crate::store::StoreError;
+
+/// The most reads that wait; a full queue refuses further ones at once.
+const QUEUE_LENGTH: usize = 4096;
+/// After so long a read is given up with [`StoreError::Timeout`].
+const DEADLINE: Duration = Duration::from_secs(2);
+/// How often the deadline is looked at, in steps of SQLite's virtual machine: well below a millisecond.
+const STEPS_BETWEEN_CHECKS: i32 = 10_000;
+
+/// Work on a reader's connection.
+pub(super) type Job = Box<dyn FnOnce(&Connection) + Send>;
+
+/// Hands reads to whichever thread is free.
+pub(super) struct Readers {
+    /// `None` once closed.
+    queue: Mutex<Option<SyncSender<Job>>>,
+    threads: Threads,
+}
+
+impl Readers {
+    /// Starts one thread a core, but at least four: a few slow searches must not hold up every lookup.
+    pub(super) fn start(connect: impl Fn() -> Result<Connection, OpenError>) -> Result<Self, OpenError> {
+        let count = std::thread::available_parallelism().map_or(4, |cores| cores.get().clamp(4, 16));
+        let (queue, jobs) = sync_channel(QUEUE_LENGTH);
+        let jobs = Arc::new(Mutex::new(jobs));
+        let mut bodies: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+        for _ in 0..count {
+            let (mut connection, jobs) = (connect()?, Arc::clone(&jobs));
+            bodies.push(Box::new(move || run(&mut connection, &jobs)));
+        }
+        Ok(Self { queue: Mutex::new(Some(queue)), threads: Threads::spawn("store-reader", bodies)? })
+    }
+
+    /// Runs `work` on a free thread and waits for its answer. It is dropped unstarted when the caller is gone.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Box::new(move |connection| {
+            if !reply.is_closed() {
+                let _ = reply.send(work(connection));
+            }
+        }))?;
+        answer.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the reader gave no answer".into())))
+    }
+
+    /// Queues a job.
+    pub(super) fn submit(&self, job: Job) -> Result<(), StoreError> {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = queue.as_ref().ok_or_else(|| StoreError::Unavailable("the store is closed".into()))?;
+        queue.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Unavailable("too many reads are waiting".into()),
+            TrySendError::Disconnected(_) => StoreError::Unavailable("the readers have ended".into()),
+        })
+    }
+
+    /// Finishes what is queued, then ends the threads.
+    pub(super) async fn close(&self) {
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.threads.join().await;
+    }
+}
+
+fn run(connection: &mut Connection, jobs: &Mutex<Receiver<Job>>) {
+    loop {
+        // One thread waits for a job, the others for this lock.
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        let deadline = Instant::now() + DEADLINE;
+        let late = move || Instant::now() > deadline;
+        if let Err(error) = connection.progress_handler(STEPS_BETWEEN_CHECKS, Some(late)) {
+            tracing::warn!(error = %error, "a read has no deadline");
+        }
+        // A panic costs its own read: the reply is dropped.
+        let _ = catch_unwind(AssertUnwindSafe(|| job(connection)));
+    }
+}

@@ -1,0 +1,142 @@
+//! The file, its tables, and how older ones become the newest.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::OpenError;
+
+/// Marks the file as ours (`PRAGMA application_id`): "Door" in ASCII.
+const APPLICATION_ID: i64 = 0x446F_6F72;
+
+/// How long a connection waits for another process that holds a lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Each brings the schema one version further; the version is their number. Released ones never change.
+const MIGRATIONS: [&str; 1] = [VERSION_1];
+
+/// Folded columns hold [`crate::users::fold::fold`] of their neighbour, so that SQLite's byte order is the order of
+/// filters and sorts. Every sort has an index that ends in the username, every page is a range of it.
+///
+/// `words` are the words of both names, joined by spaces: all that the full-text index is given. The tokenizer
+/// `ascii` splits at spaces and leaves other scripts alone; positions, columns and sizes are not kept because
+/// only the set of matching users is asked for.
+const VERSION_1: &str = "
+CREATE TABLE meta (
+    id       INTEGER PRIMARY KEY CHECK (id = 1),
+    history  TEXT NOT NULL,
+    last_seq INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE users (
+    id           INTEGER PRIMARY KEY,
+    username     TEXT NOT NULL,
+    username_key TEXT NOT NULL UNIQUE,
+    email        TEXT,
+    email_key    TEXT UNIQUE,
+    display_name TEXT NOT NULL,
+    display_fold TEXT NOT NULL,
+    words        TEXT NOT NULL,
+    bio          TEXT NOT NULL,
+    avatar_url   TEXT,
+    attributes   TEXT NOT NULL,
+    status       TEXT NOT NULL,
+    role         TEXT NOT NULL,
+    created_at   INTEGER NOT NULL,
+    updated_at   INTEGER NOT NULL,
+    rev          INTEGER NOT NULL,
+    last_change  TEXT NOT NULL,
+    generation   INTEGER NOT NULL,
+    password     TEXT,
+    seq          INTEGER NOT NULL UNIQUE,
+    prev_seq     INTEGER,
+    before       TEXT
+) STRICT;
+
+CREATE INDEX users_by_display_name ON users (display_fold, username_key);
+CREATE INDEX users_by_created_at ON users (created_at, username_key);
+CREATE INDEX users_by_updated_at ON users (updated_at, username_key);
+CREATE INDEX users_active_admins ON users (username_key) WHERE role = 'admin' AND status = 'active';
+
+CREATE VIRTUAL TABLE users_fts USING fts5 (
+    words, content = 'users', content_rowid = 'id',
+    tokenize = 'ascii', prefix = '1 2 3', detail = none, columnsize = 0
+);
+
+-- Identifiers are never used twice, so that what was added since can be asked for.
+CREATE TABLE words (
+    id    INTEGER PRIMARY KEY AUTOINCREMENT,
+    word  TEXT NOT NULL UNIQUE,
+    users INTEGER NOT NULL
+) STRICT;
+";
+
+/// A connection that can write. Makes the file, readable by its owner only, if there is none.
+pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    // SQLite gives its companion files the mode of the database.
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    // SQLite's locks are the process's: closing this file later would drop them.
+    drop(file);
+
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let foreign = connection.query_row(
+        "SELECT (SELECT application_id FROM pragma_application_id) NOT IN (0, ?1)
+             OR ((SELECT application_id FROM pragma_application_id) = 0 AND EXISTS (SELECT 1 FROM sqlite_schema))",
+        [APPLICATION_ID],
+        |row| row.get::<_, bool>(0),
+    )?;
+    if foreign {
+        return Err(OpenError::Foreign);
+    }
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // Erased data are overwritten, not just unlinked.
+    connection.pragma_update(None, "secure_delete", true)?;
+    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+    connection.pragma_update(None, "cache_size", -32 * 1024)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// A connection that cannot write.
+pub(super) fn connect_to_read(path: &Path) -> Result<Connection, OpenError> {
+    // Read-write for SQLite, which needs the shared index of the log; `query_only` keeps it from writing.
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -16 * 1024)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Brings the schema to the newest version, whole or not at all, and answers with the identity of the data set.
+pub(super) fn migrate(connection: &mut Connection) -> Result<String, OpenError> {
+    // Two processes may start at once: the second finds the work done.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = MIGRATIONS.len() as i64;
+    let Some(done) = usize::try_from(found).ok().filter(|&done| done <= MIGRATIONS.len()) else {
+        return Err(OpenError::NewerSchema { found, known });
+    };
+    for migration in &MIGRATIONS[done..] {
+        transaction.execute_batch(migration)?;
+    }
+    if done == 0 {
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        let history = uuid::Uuid::new_v4().simple().to_string();
+        transaction.execute("INSERT INTO meta (id, history, last_seq) VALUES (1, ?1, 0)", [history])?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    let history = transaction.query_row("SELECT history FROM meta", [], |row| row.get(0))?;
+    transaction.commit()?;
+    Ok(history)
+}

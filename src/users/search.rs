@@ -1,0 +1,222 @@
+//! When a word finds a user, and where in their names: the rules that both stores answer by.
+//!
+//! Ranking inside one class, and the index that makes it fast, are the store's affair.
+
+use super::User;
+use super::fold::{fold_char, words};
+
+/// How well a word of the query matches a word of a user. A lesser one is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// The same word.
+    Exact,
+    /// The user's word begins with it.
+    Prefix,
+    /// The same within the edit distance.
+    Fuzzy,
+}
+
+/// Words of a user that can be found: those of the username, then those of the display name, distinct.
+pub fn words_of(user: &User) -> Vec<String> {
+    words(&format!("{} {}", user.username, user.display_name))
+}
+
+/// The best class in which a folded word of the query matches a folded word of a user.
+pub fn match_class(query_word: &str, user_word: &str, fuzzy: bool) -> Option<Class> {
+    if query_word == user_word {
+        return Some(Class::Exact);
+    }
+    if user_word.starts_with(query_word) {
+        return Some(Class::Prefix);
+    }
+    let (query, word): (Vec<char>, Vec<char>) = (query_word.chars().collect(), user_word.chars().collect());
+    (fuzzy && is_near(&query, &word)).then_some(Class::Fuzzy)
+}
+
+/// The class of a user as a hit: that of the word that matches worst. `None` unless every word of the query
+/// matches a word of the user.
+pub fn match_user(query_words: &[String], user_words: &[String], fuzzy: bool) -> Option<Class> {
+    let mut worst = Class::Exact;
+    for query_word in query_words {
+        worst = worst.max(user_words.iter().filter_map(|word| match_class(query_word, word, fuzzy)).min()?);
+    }
+    Some(worst)
+}
+
+/// The score of a hit of this class: 1, ½ or ¼.
+pub fn score(class: Class) -> f64 {
+    match class {
+        Class::Exact => 1.0,
+        Class::Prefix => 0.5,
+        Class::Fuzzy => 0.25,
+    }
+}
+
+/// The edits that a word of so many code points may differ by (Elasticsearch's `AUTO`).
+pub fn edits_allowed(chars: usize) -> usize {
+    match chars {
+        0..=2 => 0,
+        3..=5 => 1,
+        _ => 2,
+    }
+}
+
+/// Whether `word` begins with the same letter as `query` and differs by no more edits than allowed for `query`.
+pub fn is_near(query: &[char], word: &[char]) -> bool {
+    let limit = edits_allowed(query.len());
+    limit > 0 && query.first() == word.first() && query.len().abs_diff(word.len()) <= limit && {
+        edits_up_to(&query[1..], &word[1..], limit).is_some()
+    }
+}
+
+/// The optimal string alignment distance: insertions, deletions, replacements and swaps of neighbours, no part
+/// edited twice. `None` when it is more than `limit`.
+fn edits_up_to(one: &[char], other: &[char], limit: usize) -> Option<usize> {
+    let mut two_above = vec![0; other.len() + 1];
+    let mut above: Vec<usize> = (0..=other.len()).collect();
+    let mut row = vec![0; other.len() + 1];
+    for i in 1..=one.len() {
+        row[0] = i;
+        for j in 1..=other.len() {
+            let replaced = above[j - 1] + usize::from(one[i - 1] != other[j - 1]);
+            row[j] = replaced.min(above[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1] {
+                row[j] = row[j].min(two_above[j - 2] + 1);
+            }
+        }
+        // A swap reaches back two rows, so both must be beyond the limit to give up.
+        if row.iter().chain(&above).all(|&edits| edits > limit) {
+            return None;
+        }
+        (two_above, above, row) = (above, row, two_above);
+    }
+    Some(above[other.len()]).filter(|&edits| edits <= limit)
+}
+
+/// Where `text` matches: `[start, end)` in code points of the text as it is written, one range a word that some
+/// word of the query matches, in order, touching or overlapping ones joined.
+pub fn highlights(text: &str, query_words: &[String], fuzzy: bool) -> Vec<(usize, usize)> {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for (start, end, word) in located_words(text) {
+        if !query_words.iter().any(|query_word| match_class(query_word, &word, fuzzy).is_some()) {
+            continue;
+        }
+        match ranges.last_mut() {
+            Some(last) if last.1 >= start => last.1 = last.1.max(end),
+            _ => ranges.push((start, end)),
+        }
+    }
+    ranges
+}
+
+/// Folded words of a text with the range of code points that each came from. One code point can hold several
+/// words (`㏂` is "a.m."), and marks belong to the word that they follow.
+fn located_words(text: &str) -> Vec<(usize, usize, String)> {
+    let mut found: Vec<(usize, usize, String)> = Vec::new();
+    let mut in_word = false;
+    for (at, original) in text.chars().enumerate() {
+        let mut folds_to_nothing = true;
+        for c in fold_char(original) {
+            folds_to_nothing = false;
+            if !c.is_alphanumeric() {
+                in_word = false;
+                continue;
+            }
+            match found.last_mut().filter(|_| in_word) {
+                Some((_, end, word)) => {
+                    word.push(c);
+                    *end = at + 1;
+                }
+                None => found.push((at, at + 1, c.to_string())),
+            }
+            in_word = true;
+        }
+        if let Some((_, end, _)) = found.last_mut().filter(|_| in_word && folds_to_nothing) {
+            *end = at + 1;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_word_matches_exactly_as_a_prefix_or_nearly() {
+        for (query, word, class) in [
+            ("anna", "anna", Some(Class::Exact)),
+            ("an", "anna", Some(Class::Prefix)),
+            ("anan", "anna", Some(Class::Fuzzy)),
+            ("ana", "anna", Some(Class::Fuzzy)),
+            ("an", "am", None),
+            ("anna", "hanna", None),
+            ("anna", "lena", None),
+            ("michael", "micheal", Some(Class::Fuzzy)),
+            ("michael", "mihcale", Some(Class::Fuzzy)),
+            ("michael", "mikaela", None),
+            ("сергей", "сергий", Some(Class::Fuzzy)),
+        ] {
+            assert_eq!(match_class(query, word, true), class, "{query} {word}");
+        }
+        assert_eq!(match_class("anan", "anna", false), None);
+    }
+
+    #[test]
+    fn every_word_of_the_query_must_match() {
+        let query = |text: &str| words(text);
+        let user = words("anna.schmidt Anna Schmidt");
+        assert_eq!(match_user(&query("anna schmidt"), &user, true), Some(Class::Exact));
+        assert_eq!(match_user(&query("schm anna"), &user, true), Some(Class::Prefix));
+        assert_eq!(match_user(&query("schmitd anna"), &user, true), Some(Class::Fuzzy));
+        assert_eq!(match_user(&query("anna mayer"), &user, true), None);
+    }
+
+    #[test]
+    fn highlights_count_code_points_of_the_original() {
+        let ranges = |text: &str, query: &str| highlights(text, &words(query), true);
+        assert_eq!(ranges("Jose\u{301} Álvarez", "jose alv"), [(0, 5), (6, 13)]);
+        assert_eq!(ranges("<b>Groß & Co", "gross"), [(3, 7)]);
+        assert_eq!(ranges("🦀 李明", "李"), [(2, 4)]);
+        assert_eq!(ranges("ﬁnn x", "finn"), [(0, 3)]);
+        assert_eq!(ranges("9㏂", "m"), [(1, 2)]);
+        assert_eq!(ranges("nobody", "anna"), []);
+    }
+
+    /// The definition, word for word.
+    fn plain_distance(a: &[char], b: &[char]) -> usize {
+        let (Some((x, a_rest)), Some((y, b_rest))) = (a.split_last(), b.split_last()) else {
+            return a.len().max(b.len());
+        };
+        let mut least = plain_distance(a_rest, b_rest) + usize::from(x != y);
+        least = least.min(plain_distance(a_rest, b) + 1).min(plain_distance(a, b_rest) + 1);
+        if a.len() > 1 && b.len() > 1 && a[a.len() - 2] == *y && b[b.len() - 2] == *x {
+            least = least.min(plain_distance(&a[..a.len() - 2], &b[..b.len() - 2]) + 1);
+        }
+        least
+    }
+
+    proptest! {
+        #[test]
+        fn the_distance_is_the_defined_one(a in "[ab]{0,6}", b in "[abc]{0,6}", limit in 0_usize..4) {
+            let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+            let plain = plain_distance(&a, &b);
+            prop_assert_eq!(edits_up_to(&a, &b, limit), Some(plain).filter(|&edits| edits <= limit));
+        }
+
+        #[test]
+        fn located_words_are_the_words(text in any::<String>()) {
+            let length = text.chars().count();
+            let mut distinct: Vec<String> = Vec::new();
+            for (start, end, word) in located_words(&text) {
+                prop_assert!(start < end && end <= length);
+                if !distinct.contains(&word) {
+                    distinct.push(word);
+                }
+            }
+            prop_assert_eq!(distinct, words(&text));
+        }
+    }
+}

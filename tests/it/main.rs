@@ -1,0 +1,4 @@
+//! The integration tests: one binary, one file a subject.
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
+
+mod store;
