@@ -27,6 +27,8 @@ pub struct Directory {
     cache: Cache<String, Arc<Account>>,
     /// Counts applied changes: a read that overlaps one is not cached, since it may be older.
     applied: AtomicU64,
+    /// Held by a change that has met another: those that compete then take turns.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// What a change led to.
@@ -41,7 +43,7 @@ pub struct Changed {
 impl Directory {
     /// A view that knows nobody yet.
     pub fn new(store: Arc<dyn Store>, presence: Arc<Presence>) -> Self {
-        Self { store, presence, cache: Cache::new(CACHE_USERS), applied: AtomicU64::new(0) }
+        Self { store, presence, cache: Cache::new(CACHE_USERS), applied: AtomicU64::new(0), turn: <_>::default() }
     }
 
     /// The account of a name, or `None` when there is no such user.
@@ -86,6 +88,7 @@ impl Directory {
         actor: &Peer,
         next: impl Fn(&User) -> Result<Option<User>, E>,
     ) -> Result<Changed, E> {
+        let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
             // Straight from the store: the state that the compare-and-set will meet.
             let current = self.store.user_get(username).await?.ok_or(StoreError::NotFound)?;
@@ -101,7 +104,11 @@ impl Directory {
                     let revoked = self.apply(&user, Some(actor));
                     return Ok(Changed { user, revoked });
                 }
-                Err(StoreError::RevConflict { .. }) if if_rev.is_none() => {}
+                Err(StoreError::RevConflict { .. }) if if_rev.is_none() => {
+                    if turn.is_none() {
+                        turn = Some(self.turn.lock().await);
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
         }
