@@ -45,7 +45,15 @@ type Refusal = (StatusCode, RpcError);
 pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) -> HttpResponse {
     match accept(&app, &mut request).await {
         Ok(response) => response,
-        Err((status, error)) => rpc_error(status, error),
+        Err((status, error)) => {
+            let mut response = rpc_error(status, error);
+            if status == StatusCode::UPGRADE_REQUIRED {
+                // RFC 9110 §15.5.22 and RFC 6455 §4.4.
+                response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+                response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
+            response
+        }
     }
 }
 
