@@ -1,6 +1,13 @@
 //! The integration tests: one binary, one file a subject.
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
 
+mod auth;
+mod foreign;
+mod limits;
+mod permissions;
+mod protocol;
+mod rest;
 mod store;
 mod support;
+mod upgrade;
 mod users;

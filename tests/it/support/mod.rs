@@ -2,6 +2,7 @@
 
 mod client;
 mod process;
+mod raw;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 pub use client::{Failure, TestClient};
 pub use process::Process;
+pub use raw::{RawClient, opcode};
 
 /// A password that the policy accepts.
 pub const PASSWORD: &str = "correct horse 9 battery";
@@ -39,6 +41,7 @@ pub struct TestGateway {
     /// Where it listens.
     pub address: SocketAddr,
     folder: tempfile::TempDir,
+    http: reqwest::Client,
 }
 
 impl TestGateway {
@@ -58,7 +61,7 @@ impl TestGateway {
         change(&mut config);
         let clock = Clock::default();
         let server = Server::start(config, clock.clone()).await.expect("the gateway starts");
-        Self { address: server.address(), server: Some(server), clock, folder }
+        Self { address: server.address(), server: Some(server), clock, folder, http: reqwest::Client::new() }
     }
 
     /// Its data folder.
@@ -104,17 +107,29 @@ impl TestGateway {
         client
     }
 
-    /// One JSON-RPC call over HTTP: the status and the body.
-    pub async fn post(&self, token: Option<&str>, body: impl Into<String>) -> (u16, String) {
-        let mut request = reqwest::Client::new()
-            .post(format!("http://{}/rpc", self.address))
-            .header("content-type", "application/json")
-            .body(body.into());
+    /// One message over HTTP: the status and the body.
+    pub async fn post(&self, token: Option<&str>, body: impl Into<reqwest::Body>) -> (u16, String) {
+        let response = self.rest("POST", "/rpc", token, Some(body.into())).await;
+        (response.status().as_u16(), response.text().await.expect("the body is text"))
+    }
+
+    /// One HTTP request; a body is declared as JSON.
+    pub async fn rest(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<reqwest::Body>,
+    ) -> reqwest::Response {
+        let method = method.parse().expect("a method");
+        let mut request = self.http.request(method, format!("http://{}{path}", self.address));
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body);
+        }
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
-        let response = request.send().await.expect("the gateway answers");
-        (response.status().as_u16(), response.text().await.expect("the body is text"))
+        request.send().await.expect("the gateway answers")
     }
 
     /// One JSON-RPC call over HTTP: the result or the error.

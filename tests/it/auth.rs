@@ -1,0 +1,228 @@
+//! `auth.*`: accounts, logins, and whose socket it is.
+
+use doorward::permission::Method;
+use serde_json::{Value, json};
+
+use crate::support::{PASSWORD, TestGateway};
+
+#[tokio::test]
+async fn a_registered_user_is_signed_in_and_sees_all_of_themself() {
+    let gateway = TestGateway::start().await;
+    let mut alice = gateway.socket().await;
+    let params = json!({"username": "Alice", "email": "Alice@Example.com", "password": PASSWORD,
+        "display_name": "Alice A.", "device": "a phone"});
+    let signed_in = alice.call("auth.register", params).await.unwrap();
+    let user = &signed_in["user"];
+    for (field, value) in [
+        ("username", json!("Alice")),
+        ("email", json!("Alice@Example.com")),
+        ("display_name", json!("Alice A.")),
+        ("bio", json!("")),
+        ("avatar_url", Value::Null),
+        ("attributes", json!({})),
+        ("status", json!("active")),
+        ("role", json!("user")),
+        ("rev", json!(1)),
+    ] {
+        assert_eq!(user[field], value, "{field}");
+    }
+    assert_eq!((&user["last_change"]["kind"], &user["last_change"]["actor"]), (&json!("created"), &json!("Alice")));
+    assert_eq!((&signed_in["session"]["device"], &signed_in["session"]["current"]), (&json!("a phone"), &json!(true)));
+    assert_eq!(
+        (&signed_in["tokens"]["token_type"], &signed_in["tokens"]["expires_in"]),
+        (&json!("Bearer"), &json!(900))
+    );
+    let me = alice.call("users.get", json!({"username": "me"})).await.unwrap();
+    assert_eq!(me["user"], *user);
+    let by_token =
+        gateway.call(signed_in["tokens"]["access_token"].as_str(), "users.get", json!({"username": "alice"}));
+    assert_eq!(by_token.await.unwrap()["user"], *user);
+}
+
+#[tokio::test]
+async fn times_are_utc_with_milliseconds() {
+    let gateway = TestGateway::start().await;
+    let mut alice = gateway.logged_in("alice").await;
+    let user = alice.call("users.get", json!({"username": "me"})).await.unwrap()["user"].clone();
+    let ping = alice.call("system.ping", json!({})).await.unwrap();
+    for time in [&user["created_at"], &user["updated_at"], &user["last_change"]["at"], &ping["time"]] {
+        let text = time.as_str().unwrap();
+        assert!(text.len() == 24 && text.ends_with('Z') && text.as_bytes()[19] == b'.', "{text}");
+        assert!(doorward::clock::Time::parse(text).is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_taken_name_or_address_is_told_apart() {
+    let gateway = TestGateway::start().await;
+    gateway.logged_in("alice").await;
+    for (username, email, field) in [("ALICE", "new@example.com", "username"), ("bob", "ALICE@example.com", "email")] {
+        let params = json!({"username": username, "email": email, "password": PASSWORD});
+        let failure = gateway.call(None, "auth.register", params).await.unwrap_err();
+        assert_eq!((failure.code, &failure.data["field"]), (1202, &json!(field)));
+    }
+}
+
+#[tokio::test]
+async fn everything_wrong_with_a_registration_is_told_at_once() {
+    let gateway = TestGateway::start().await;
+    let params = json!({"username": "-", "email": "nowhere", "password": PASSWORD, "display_name": "a\u{7}b"});
+    let failure = gateway.call(None, "auth.register", params).await.unwrap_err();
+    let paths: Vec<_> = failure.data["fields"].as_array().unwrap().iter().map(|field| field["path"].clone()).collect();
+    assert_eq!((failure.code, json!(paths)), (-32602, json!(["username", "email", "display_name"])));
+    for name in ["me", "ME", "admin", "rpc", "users", "Console"] {
+        let params = json!({"username": name, "email": "a@example.com", "password": PASSWORD});
+        let failure = gateway.call(None, "auth.register", params).await.unwrap_err();
+        assert!(failure.code == -32602, "{name} was taken: {failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn s01_a_weak_password_is_refused_with_its_reason() {
+    let gateway = TestGateway::start().await;
+    for (password, rule) in [
+        ("7 chars", "length"),
+        ("password1", "common"),
+        ("alice.in.wonder", "own_name"),
+        ("aaaaaaaaaaaa", "guessable"),
+        (&"long and good ".repeat(10), "length"),
+    ] {
+        let params = json!({"username": "alice.in.wonder", "email": "alice@example.com", "password": password});
+        let failure = gateway.call(None, "auth.register", params).await.unwrap_err();
+        let field = &failure.data["fields"][0];
+        assert_eq!(
+            (failure.code, &field["path"], &field["rule"]),
+            (1205, &json!("password"), &json!(rule)),
+            "{failure:?}"
+        );
+        assert!(!format!("{failure:?}").contains(password), "the password is not repeated");
+    }
+}
+
+#[tokio::test]
+async fn s06_unknown_wrong_and_deactivated_answer_alike() {
+    let gateway = TestGateway::start().await;
+    gateway.logged_in("alice").await;
+    let mut bob = gateway.logged_in("bob").await;
+    bob.call("users.deactivate", json!({"username": "me"})).await.unwrap();
+    let mut seen = Vec::new();
+    for (login, password) in [
+        ("alice", "a wrong one for alice"),
+        ("nobody", PASSWORD),
+        ("nobody@example.com", PASSWORD),
+        ("no name at all", PASSWORD),
+        ("bob", PASSWORD),
+        ("bob@example.com", PASSWORD),
+    ] {
+        let failure =
+            gateway.call(None, "auth.login", json!({"login": login, "password": password})).await.unwrap_err();
+        seen.push((failure.code, failure.message, failure.data["kind"].clone(), failure.data["retryable"].clone()));
+    }
+    seen.dedup();
+    assert_eq!((seen.len(), seen[0].0), (1, 1005), "{seen:?}");
+}
+
+#[tokio::test]
+async fn s02_a_password_is_normalised_and_nothing_else() {
+    let gateway = TestGateway::start().await;
+    let composed = "caf\u{e9} au lait 9 batterie";
+    let params = json!({"username": "alice", "email": "alice@example.com", "password": composed});
+    gateway.call(None, "auth.register", params).await.unwrap();
+    let log_in = async |password: &str| {
+        let outcome = gateway.call(None, "auth.login", json!({"login": "alice", "password": password})).await;
+        outcome.map(|_| ()).map_err(|failure| failure.code)
+    };
+    assert_eq!(log_in("cafe\u{301} au lait 9 batterie").await, Ok(()));
+    assert_eq!(log_in("Caf\u{e9} au lait 9 batterie").await, Err(1005));
+    assert_eq!(log_in("caf\u{e9} au lait 9 batterie ").await, Err(1005));
+}
+
+#[tokio::test]
+async fn a_socket_belongs_to_one_user_for_good() {
+    let gateway = TestGateway::start().await;
+    let mut alice = gateway.logged_in("alice").await;
+    let bob = gateway.logged_in("bob").await;
+    for (method, params) in [
+        ("auth.authenticate", json!({"access_token": bob.token})),
+        ("auth.login", json!({"login": "bob", "password": PASSWORD})),
+        ("auth.register", json!({"username": "carol", "email": "carol@example.com", "password": PASSWORD})),
+    ] {
+        let failure = alice.call(method, params).await.unwrap_err();
+        assert_eq!((failure.code, &failure.data["kind"]), (1007, &json!("other_identity")), "{method}");
+    }
+    let me = alice.call("users.get", json!({"username": "me"})).await.unwrap();
+    assert_eq!(me["user"]["username"], "alice");
+    // The refused registration has left nothing behind.
+    assert_eq!(alice.call("users.get", json!({"username": "carol"})).await.unwrap_err().code, 1201);
+    // The same user may sign in again, by any way and over HTTP as anyone.
+    alice.call("auth.authenticate", json!({"access_token": alice.token.clone()})).await.unwrap();
+    alice.login("alice").await;
+    let login = json!({"login": "bob", "password": PASSWORD});
+    gateway.call(Some(&alice.token), "auth.login", login).await.unwrap();
+}
+
+#[tokio::test]
+async fn authenticating_is_for_sockets() {
+    let gateway = TestGateway::start().await;
+    let alice = gateway.logged_in("alice").await;
+    let params = json!({"access_token": alice.token});
+    let failure = gateway.call(None, "auth.authenticate", params.clone()).await.unwrap_err();
+    assert_eq!((failure.code, &failure.data["reason"]), (-32601, &json!("websocket_only")));
+    let mut socket = gateway.socket().await;
+    let signed_in = socket.call("auth.authenticate", params).await.unwrap();
+    assert_eq!(signed_in["user"]["username"], "alice");
+    assert!(signed_in["expires_at"].is_string() && signed_in["session"]["id"].is_string());
+}
+
+#[tokio::test]
+async fn a_bad_bearer_token_refuses_the_whole_request() {
+    let gateway = TestGateway::start().await;
+    let (status, body) = gateway.post(Some("x"), r#"{"jsonrpc":"2.0","id":1,"method":"system.ping"}"#).await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &body["error"]["code"], &body["id"]), (401, &json!(1003), &Value::Null));
+    // Without a token the call is dispatched and refused by itself.
+    let (status, body) = gateway.post(None, r#"{"jsonrpc":"2.0","id":1,"method":"users.list"}"#).await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &body["error"]["code"], &body["id"]), (200, &json!(1001), &json!(1)));
+}
+
+#[tokio::test]
+async fn s18_before_sign_in_only_these_methods_can_be_called() {
+    let gateway = TestGateway::start().await;
+    let mut client = gateway.socket().await;
+    for method in Method::ALL {
+        let open = method.name().starts_with("auth.") || method.name().starts_with("system.");
+        let outcome = client.call(method.name(), json!({})).await;
+        let refused = outcome.is_err_and(|failure| failure.code == 1001);
+        assert_eq!(refused, !open, "{}", method.name());
+    }
+}
+
+#[tokio::test]
+async fn s24_every_error_says_its_kind_whether_to_retry_and_its_request() {
+    let gateway = TestGateway::start().await;
+    let mut alice = gateway.logged_in("alice").await;
+    let mut requests = Vec::new();
+    for (method, params) in [
+        ("no.such", json!({})),
+        ("users.get", json!({})),
+        ("users.get", json!({"username": "nobody"})),
+        ("users.erase", json!({"username": "me"})),
+        ("users.list", json!({"cursor": "x"})),
+        ("users.list", json!({"sort": "email"})),
+        ("users.update", json!({"username": "me", "patch": {}, "if_rev": 9})),
+    ] {
+        let failure = alice.call(method, params).await.unwrap_err();
+        assert!(failure.data["kind"].is_string() && failure.data["retryable"] == false, "{failure:?}");
+        assert!(failure.message.ends_with('.'), "{failure:?}");
+        let told = format!("{failure:?}").to_lowercase();
+        for inside in ["sqlite", "panicked", "src/", ".rs", "rusqlite", "serde", "data/"] {
+            assert!(!told.contains(inside), "{told}");
+        }
+        requests.push(failure.data["request_id"].as_str().unwrap().to_owned());
+    }
+    let all = requests.len();
+    requests.sort();
+    requests.dedup();
+    assert_eq!(requests.len(), all, "each call has a request id of its own");
+}
