@@ -35,6 +35,7 @@ fn alice() -> User {
         rev: 1,
         last_change: Change { kind: ChangeKind::Created, fields: vec![], actor: Some(username), at, reason: None },
         generation: 7,
+        encoded: Encoded::default(),
     }
 }
 
