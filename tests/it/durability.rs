@@ -1,5 +1,6 @@
 //! What the embedded store promises: an acknowledged change stays, whatever ends the process.
 
+mod disk;
 mod history;
 mod load;
 mod stop;
