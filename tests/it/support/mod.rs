@@ -13,7 +13,7 @@ use doorward::server::Server;
 use serde_json::{Value, json};
 
 pub use client::{Failure, TestClient};
-pub use process::Process;
+pub use process::{Ended, Process};
 
 /// A password that the policy accepts.
 pub const PASSWORD: &str = "correct horse 9 battery";
