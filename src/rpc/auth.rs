@@ -117,6 +117,10 @@ impl AuthServer for Handlers {
     async fn register(&self, extensions: &Extensions, params: Named<RegisterParams>) -> Result<SignedIn, RpcError> {
         let (peer, params) = (peer_of(extensions)?, params.get()?);
         let device = checked_device(params.device)?;
+        // A new account is nobody who could be signed in here: refused before it is made.
+        if peer.mailbox.is_some() && peer.identity().is_some() {
+            return Err(RpcError::OtherIdentity);
+        }
         let new = NewUser::check(&params.username, &params.email, params.display_name.as_deref())?;
         let username = new.username.clone();
         let act = Act { actor: Some(username.clone()), at: self.clock.now(), reason: None };

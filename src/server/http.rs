@@ -236,7 +236,8 @@ async fn not_found() -> HttpResponse {
     rest::problem_of_route(StatusCode::NOT_FOUND, "There is nothing at this path.")
 }
 
-async fn wrong_method(allowed: &'static str) -> HttpResponse {
+/// The answer to a method that the path does not have.
+pub async fn wrong_method(allowed: &'static str) -> HttpResponse {
     let mut response = rest::problem_of_route(StatusCode::METHOD_NOT_ALLOWED, "This path has other methods.");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response

@@ -81,7 +81,10 @@ impl Mailbox {
     pub fn poll_closing(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.waker.register(cx.waker());
         let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.closing { Poll::Ready(()) } else { Poll::Pending }
+        match queue.items.back() {
+            Some(Outbound::Close { after_replies: false, .. }) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
     }
 
     /// The next thing to do; registers the task to be woken when there is none. For the socket's task only.
