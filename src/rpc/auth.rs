@@ -285,6 +285,11 @@ impl Context {
         if is_current(&identity) { Ok(identity) } else { Err(RpcError::SessionEnded) }
     }
 
+    /// Whether an identity that was good is so still: the token has not expired, nor been revoked.
+    pub fn is_good(&self, identity: &Identity) -> bool {
+        self.clock.now() < identity.expires_at && is_current(identity)
+    }
+
     /// Signs a socket in under an identity, or extends it.
     ///
     /// Errors: `OtherIdentity` for another user's socket; `SessionEnded` when the identity was revoked

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
 
 mod auth;
+mod durability;
 mod foreign;
 mod limits;
 mod permissions;

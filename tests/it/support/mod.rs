@@ -14,7 +14,7 @@ use doorward::server::Server;
 use serde_json::{Value, json};
 
 pub use client::{Failure, TestClient};
-pub use process::Process;
+pub use process::{Ended, Process};
 pub use raw::{RawClient, opcode};
 
 /// A password that the policy accepts.
@@ -40,7 +40,7 @@ pub struct TestGateway {
     pub clock: Clock,
     /// Where it listens.
     pub address: SocketAddr,
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     http: reqwest::Client,
 }
 
@@ -61,12 +61,7 @@ impl TestGateway {
         change(&mut config);
         let clock = Clock::default();
         let server = Server::start(config, clock.clone()).await.expect("the gateway starts");
-        Self { address: server.address(), server: Some(server), clock, folder, http: reqwest::Client::new() }
-    }
-
-    /// Its data folder.
-    pub fn data_dir(&self) -> std::path::PathBuf {
-        self.folder.path().join("data")
+        Self { address: server.address(), server: Some(server), clock, _folder: folder, http: reqwest::Client::new() }
     }
 
     /// The server itself, for tests that look inside.

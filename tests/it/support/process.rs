@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
 
 use super::PATIENCE;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_doorward");
 
 /// A running gateway; killed on drop.
 pub struct Process {
@@ -16,10 +19,41 @@ pub struct Process {
     pub address: SocketAddr,
 }
 
+/// What a command left that has ended.
+pub struct Ended {
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
 impl Process {
     /// The binary with a clean environment but for these settings.
     pub fn command(data_dir: &Path, settings: &[(&str, &str)]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        Self::set(Command::new(BINARY), data_dir, settings)
+    }
+
+    /// The same with a data folder that is a mount of its own (`mount` with these options), seen by this process
+    /// only and gone with it.
+    pub fn command_on_mount(options: &str, data_dir: &Path, settings: &[(&str, &str)]) -> Command {
+        std::fs::create_dir_all(data_dir).expect("a folder can be made");
+        let mount = format!("mount -t tmpfs -o {options} tmpfs \"$DOORWARD_DATA_DIR\" && exec \"$@\"");
+        let namespace: &[&str] = if geteuid().is_root() { &["--mount"] } else { &["--mount", "--map-root-user"] };
+        let within = |program: &str| {
+            let mut command = Command::new("unshare");
+            command.args(namespace).args(["sh", "-c", &mount, "sh", program]);
+            Self::set(command, data_dir, settings)
+        };
+        let possible = within("true").into_std().status();
+        assert!(
+            possible.is_ok_and(|status| status.success()),
+            "this test mounts a tmpfs in a namespace of its own (util-linux `unshare`): run it as root, or where users \
+             may make namespaces"
+        );
+        within(BINARY)
+    }
+
+    fn set(mut command: Command, data_dir: &Path, settings: &[(&str, &str)]) -> Command {
         command
             .env_clear()
             .env("DOORWARD_DATA_DIR", data_dir)
@@ -36,11 +70,14 @@ impl Process {
 
     /// Starts it and waits until it says where it listens.
     pub async fn start(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut child = Self::command(data_dir, settings)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the binary runs");
+        let mut command = Self::command(data_dir, settings);
+        command.stderr(Stdio::null());
+        Self::spawn(command).await
+    }
+
+    /// Starts a command that becomes the gateway, and waits until it says where it listens.
+    pub async fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary runs");
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let said = async {
             while let Ok(Some(line)) = lines.next_line().await {
@@ -55,6 +92,35 @@ impl Process {
         // Keep reading, so that the process never blocks on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Self { child, address }
+    }
+
+    /// Runs a command to its end, with this text as its standard input.
+    pub async fn run(mut command: Command, input: &str) -> Ended {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary runs");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        // It may end without reading.
+        let _ = stdin.write_all(input.as_bytes()).await;
+        drop(stdin);
+        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+        let output = output.expect("it ends in time").expect("it was running");
+        Ended {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).expect("it speaks UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("it speaks UTF-8"),
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.id()).expect("ids are small");
+        let id = Pid::from_raw(id).expect("ids are positive");
+        kill_process(id, signal).expect("it is running");
+    }
+
+    /// The lines of its standard error, where the command has piped it.
+    pub fn stderr(&mut self) -> Lines<BufReader<ChildStderr>> {
+        BufReader::new(self.child.stderr.take().expect("it is piped")).lines()
     }
 
     /// Ends it as `kill -9` does, and waits until it is gone.

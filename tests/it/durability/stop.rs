@@ -1,0 +1,78 @@
+//! The end that was asked for: calls under way are answered, and a second signal does not wait.
+
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{PASSWORD, PATIENCE, Process, TestClient};
+
+#[tokio::test]
+async fn r11_sigterm_answers_the_calls_under_way_closes_every_socket_and_exits_with_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    // Slow hashes, and time for them on a busy machine.
+    let settings =
+        [("DOORWARD_BCRYPT_COST", "12"), ("DOORWARD_CALL_TIMEOUT_SECONDS", "60"), ("DOORWARD_DRAIN_SECONDS", "60")];
+    let mut gateway = Process::start(&data, &settings).await;
+    let mut sockets = Vec::new();
+    for number in 0..4 {
+        let mut socket = TestClient::connect(gateway.address, &[]).await;
+        let (username, email) = (format!("alice{number}"), format!("alice{number}@example.com"));
+        let params = json!({"username": username, "email": email, "password": PASSWORD});
+        let call = json!({"jsonrpc": "2.0", "id": "slow", "method": "auth.register", "params": params});
+        socket.send(call.to_string()).await;
+        // Answered while the hash of the call before it is computed: so that one is under way.
+        socket.call("system.ping", json!({})).await.unwrap();
+        sockets.push(socket);
+    }
+    gateway.signal(Signal::TERM);
+    for socket in &mut sockets {
+        let mut draining = false;
+        let reply = loop {
+            let frame: Value = serde_json::from_str(&socket.text().await).unwrap();
+            match frame["method"].as_str() {
+                Some("system.draining") => draining = frame["params"]["reconnect_after_ms"].is_u64(),
+                _ => break frame,
+            }
+        };
+        assert_eq!((&reply["id"], &reply["error"]), (&json!("slow"), &Value::Null));
+        assert!(draining, "told before the answer that takes long");
+        assert_eq!(socket.closed().await.0, 1012);
+    }
+    assert_eq!(gateway.wait().await.code(), Some(0));
+
+    let gateway = Process::start(&data, &[]).await;
+    TestClient::connect(gateway.address, &[]).await.login("alice3").await;
+}
+
+#[tokio::test]
+async fn r11_a_second_signal_stops_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    // Longer than this test waits for anything.
+    let settings = [("DOORWARD_DRAIN_SECONDS", "60"), ("DOORWARD_BODY_TIMEOUT_SECONDS", "60")];
+    let mut command = Process::command(&data, &settings);
+    command.stderr(Stdio::piped());
+    let mut gateway = Process::spawn(command).await;
+    let mut log = gateway.stderr();
+    let mut unfinished = TcpStream::connect(gateway.address).await.unwrap();
+    let head = "POST /rpc HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\
+                Expect: 100-continue\r\n\r\n";
+    unfinished.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    unfinished.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100", "the gateway waits for the body");
+
+    gateway.signal(Signal::TERM);
+    let mut said = async |text: &str| {
+        let line = async { while !log.next_line().await.unwrap().unwrap().contains(text) {} };
+        tokio::time::timeout(PATIENCE, line).await.expect("it is said in time");
+    };
+    said("a second signal stops at once").await;
+    gateway.signal(Signal::TERM);
+    said("stopped at once by a second signal").await;
+    assert_eq!(gateway.wait().await.code(), Some(1));
+}
