@@ -70,7 +70,7 @@ async fn r01_r02_no_acknowledged_change_is_lost_and_none_is_half_applied_by_kill
         totals.add(&history, sent, history.untold(&users));
     }
     gateway.kill().await;
-    println!("{rounds} kills, {totals}");
+    eprintln!("{rounds} kills, {totals}");
     assert!(totals.busy * 10 >= rounds * 9, "too little was under way at the kills: {totals}");
 }
 
