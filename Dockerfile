@@ -33,6 +33,6 @@ ENV DOORWARD_LISTEN=0.0.0.0:8080 \
 VOLUME ["/data"]
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["doorward", "health", "--url", "http://127.0.0.1:8080"]
+    CMD ["doorward", "health"]
 ENTRYPOINT ["doorward"]
 CMD ["serve"]

@@ -50,7 +50,7 @@ def faults(dockerfile: str, toolchain: str) -> Iterator[str]:
     if settings != SETTINGS:
         yield f"ENV is {settings}, not {SETTINGS}"
     _, command, words = said.get("HEALTHCHECK", "").partition("CMD ")
-    if not command or json.loads(words)[:2] != HEALTH:
+    if not command or json.loads(words) != HEALTH:
         yield f"HEALTHCHECK does not run {' '.join(HEALTH)}"
 
 

@@ -35,7 +35,7 @@ class Promises(unittest.TestCase):
         self.assert_one_fault("ENV", "DOORWARD_LISTEN=0.0.0.0:8080", "DOORWARD_LISTEN=127.0.0.1:8080")
 
     def test_the_health_check_is_the_programs_own(self):
-        self.assert_one_fault("HEALTHCHECK", '"doorward", "health"', '"curl", "-f"')
+        self.assert_one_fault("HEALTHCHECK", '"doorward", "health"', '"curl", "http://127.0.0.1:8080/readyz"')
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use doorward::store::sqlite::SqliteStore;
-use doorward::store::{ListQuery, PageKey, SearchQuery, Sort, SortField, Store, StoreError};
+use doorward::store::{ListQuery, PageKey, PasswordChange, SearchQuery, Sort, SortField, Store, StoreError};
+use doorward::users::User;
 use doorward::users::filter::Filter;
 use doorward::users::fold::words;
 use serde_json::{Value, json};
@@ -113,7 +114,36 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     print("all searches", all);
+    one_user(&store, samples).await?;
     store.close().await;
+    Ok(())
+}
+
+/// Lookups and writes of single users, one after the other: what a group commit costs when it has one member.
+async fn one_user(store: &SqliteStore, samples: usize) -> Result<(), Box<dyn std::error::Error>> {
+    eprintln!("\n{:<44} {:>9} {:>9} {:>9}", "one user", "p50", "p99", "max");
+    let sort = Sort { field: SortField::DisplayName, descending: false };
+    let users = store.user_list(ListQuery { filter: None, sort, after: None, limit: samples }).await?.users;
+    let (mut gets, mut updates, mut renames) = (Vec::new(), Vec::new(), Vec::new());
+    for user in users {
+        let started = Instant::now();
+        store.user_get(&user.username).await?;
+        gets.push((started.elapsed(), 1));
+        let mut user = User::clone(&user);
+        user.rev += 1;
+        user.bio.push('.');
+        let started = Instant::now();
+        store.user_replace(user.clone(), PasswordChange::Keep).await?;
+        updates.push((started.elapsed(), 1));
+        user.rev += 1;
+        user.display_name.push_str(" Renamed");
+        let started = Instant::now();
+        store.user_replace(user, PasswordChange::Keep).await?;
+        renames.push((started.elapsed(), 1));
+    }
+    print("user_get", gets);
+    print("user_replace", updates);
+    print("user_replace with another name", renames);
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Time};
 use crate::rpc::{Answer, Reply};
 use crate::sessions::{Outbound, Peer, notification};
 use wire::Wire;
@@ -183,18 +183,13 @@ impl<S: Service> Connection<S> {
         Box::pin(finish(self.ws, end)).await;
     }
 
-    /// The next thing to do. Outbound frames and answers come before new calls; the flush comes when
+    /// The next thing to do. Answers and outbound frames come before new calls; the flush comes when
     /// nothing else is ready, so that answers that are ready together leave together.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         match Pin::new(&mut self.ws).poll_ready(cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return Poll::Ready(Event::WriteFailed),
             Poll::Pending => return self.poll_blocked(cx),
-        }
-        if let Some(mailbox) = &self.peer.mailbox
-            && let Poll::Ready(outbound) = mailbox.poll_next(cx)
-        {
-            return Poll::Ready(Event::Outbound(outbound));
         }
         let mut under_way = 0;
         if let Some(calls) = &mut self.calls
@@ -204,6 +199,12 @@ impl<S: Service> Connection<S> {
                 return Poll::Ready(Event::Answered(reply));
             }
             under_way = calls.len();
+        }
+        // Behind the answers: a call that revokes its own socket, or subscribes, has answered before it is told.
+        if let Some(mailbox) = &self.peer.mailbox
+            && let Poll::Ready(outbound) = mailbox.poll_next(cx)
+        {
+            return Poll::Ready(Event::Outbound(outbound));
         }
         if let Some((code, reason)) = self.closing {
             if under_way == 0 {
@@ -317,10 +318,10 @@ impl<S: Service> Connection<S> {
         if let Some(hook) = self.on_sign_in.take() {
             hook();
         }
-        let left = u64::try_from(identity.expires_at.ms() - self.clock.now().ms()).unwrap_or(0);
-        let (now, left) = (Instant::now(), Duration::from_millis(left));
-        self.timers.expiring = Some(now + left.mul_f64(0.8));
-        self.timers.expired = Some(now + left + EXPIRY_LEEWAY);
+        let (now, wall) = (Instant::now(), self.clock.now());
+        let until = |time: Time| Duration::from_millis(u64::try_from(time.ms() - wall.ms()).unwrap_or(0));
+        self.timers.expiring = Some(now + until(identity.expires_at).mul_f64(0.8));
+        self.timers.expired = Some(now + until(identity.expires_at.plus(EXPIRY_LEEWAY)));
         self.timers.rearm(&self.options);
     }
 

@@ -13,6 +13,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper::{Method, Request};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use secrecy::{ExposeSecret, SecretString};
@@ -233,12 +236,23 @@ async fn serve(stream: TcpStream, address: SocketAddr, routes: axum::Router, app
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let routes = routes.layer(axum::Extension(http::ClientAddress(address.ip())));
+    let origin = Arc::new(http::Origin::new(address.ip()));
+    let (routes, calls) = (TowerToHyperService::new(routes), app.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(origin.clone());
+        let (routes, app) = (routes.clone(), calls.clone());
+        async move {
+            if request.uri().path() == "/rpc" && request.method() == Method::POST {
+                return Ok(http::rpc(&app, request).await);
+            }
+            routes.call(request).await
+        }
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.rpc.context.config.timeouts.head)
         .max_buf_size(64 << 10)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     tokio::select! {

@@ -342,6 +342,7 @@ impl Iterator for People {
                 reason: None,
             },
             generation: 1,
+            encoded: doorward::users::Encoded::default(),
             username,
         })
     }

@@ -117,6 +117,10 @@ impl AuthServer for Handlers {
     async fn register(&self, extensions: &Extensions, params: Named<RegisterParams>) -> Result<SignedIn, RpcError> {
         let (peer, params) = (peer_of(extensions)?, params.get()?);
         let device = checked_device(params.device)?;
+        // A new account is nobody who could be signed in here: refused before it is made.
+        if peer.mailbox.is_some() && peer.identity().is_some() {
+            return Err(RpcError::OtherIdentity);
+        }
         let new = NewUser::check(&params.username, &params.email, params.display_name.as_deref())?;
         let username = new.username.clone();
         let act = Act { actor: Some(username.clone()), at: self.clock.now(), reason: None };
@@ -279,6 +283,11 @@ impl Context {
         let identity =
             Identity { account, session: claims.session, generation: claims.generation, expires_at: claims.expires_at };
         if is_current(&identity) { Ok(identity) } else { Err(RpcError::SessionEnded) }
+    }
+
+    /// Whether an identity that was good is so still: the token has not expired, nor been revoked.
+    pub fn is_good(&self, identity: &Identity) -> bool {
+        self.clock.now() < identity.expires_at && is_current(identity)
     }
 
     /// Signs a socket in under an identity, or extends it.

@@ -34,7 +34,7 @@ pub struct Request<'a> {
     pub id: Option<Id<'a>>,
     /// The method's name.
     pub method: Cow<'a, str>,
-    /// The text of the params object; `None` when absent.
+    /// The text of the params, an object or an array; `None` when absent.
     pub params: Option<&'a str>,
 }
 
@@ -71,8 +71,8 @@ pub fn open(text: &str, max_batch: usize) -> Result<Message<'_>, RpcError> {
 pub fn read(text: &str) -> Result<Request<'_>, Rejected<'_>> {
     let members: Members<'_> = match serde_json::from_str(text) {
         Ok(members) => members,
-        // Not an object: still JSON, or not even that?
-        Err(error) if error.is_data() => {
+        // Not an object: still JSON, or not even that? The reader stops before it has seen the rest.
+        Err(error) if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
             return Err(Rejected { id: "null", error: RpcError::InvalidRequest("A request must be a JSON object.") });
         }
         Err(_) => return Err(Rejected { id: "null", error: not_json() }),
@@ -94,11 +94,7 @@ pub fn read(text: &str) -> Result<Request<'_>, Rejected<'_>> {
     };
     let params = match members.params.map(RawValue::get) {
         None => None,
-        Some(params) if params.starts_with('{') => Some(params),
-        Some(params) if params.starts_with('[') => {
-            let refusal = crate::users::user::Refusal::new("by_name", "params must be an object: pass them by name");
-            return Err(Rejected { id: answer_to, error: RpcError::param("", refusal) });
-        }
+        Some(params) if params.starts_with(['{', '[']) => Some(params),
         Some(_) => return reject(answer_to, "The member params must be an object."),
     };
     Ok(Request { id, method, params })
@@ -223,9 +219,11 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":[1],"method":"m"}"#, "null", -32600),
             (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"m"}"#, "2", -32600),
             (r#"{"jsonrpc":"2.0","id":1,"method":"m","params":null}"#, "1", -32600),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"m","params":[]}"#, "1", -32602),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"m","params":"bar"}"#, "1", -32600),
             (r#"{"jsonrpc":"2.0","id":1,"method":1}"#, "1", -32600),
             ("17", "null", -32600),
+            ("17 and more", "null", -32700),
+            ("\"text\" }", "null", -32700),
             (r#"{"jsonrpc":"2.0","id":1,"method""#, "null", -32700),
             ("\u{feff}{}", "null", -32700),
         ];

@@ -36,6 +36,7 @@ use crate::directory::Directory;
 use crate::permission::{Method, Target, Verdict, may_call};
 use crate::sessions::{CallerUser, Peer, Presence};
 use crate::store::Store;
+use crate::users::user::Refusal;
 use cursor::CursorKey;
 
 /// What handlers need, built once.
@@ -99,7 +100,7 @@ fn allow(caller: &CallerUser, method: Method, target: Target) -> Result<(), RpcE
 pub struct Reply {
     /// The text to send; `None` when the message held only notifications.
     pub text: Option<String>,
-    /// The error that the whole message gave, when nothing of it was dispatched.
+    /// The error with id null that the whole message gave, when nothing of it was dispatched.
     pub refused: Option<i32>,
 }
 
@@ -113,9 +114,9 @@ impl Reply {
         Self { text, refused: None }
     }
 
-    fn refused(id: &str, error: RpcError) -> Self {
+    fn refused(error: RpcError) -> Self {
         let code = error.code();
-        Self { text: Some(error_text(id, error)), refused: Some(code) }
+        Self { text: Some(error_text("null", error)), refused: Some(code) }
     }
 
     /// Whether the message was not JSON-RPC at all.
@@ -171,14 +172,15 @@ impl Rpc {
                 let members = members.iter().map(|member| member.get().to_owned()).collect();
                 Answer::Later(self.clone().batch(client.clone(), members).boxed())
             }
-            Err(error) => Answer::Now(Reply::refused("null", error)),
+            Err(error) => Answer::Now(Reply::refused(error)),
         }
     }
 
     fn single(&self, client: &Client, text: &str) -> Answer {
         let request = match envelope::read(text) {
             Ok(request) => request,
-            Err(rejected) => return Answer::Now(Reply::refused(rejected.id, rejected.error)),
+            Err(rejected) if rejected.id == "null" => return Answer::Now(Reply::refused(rejected.error)),
+            Err(rejected) => return Answer::Now(Reply::answered(Some(error_text(rejected.id, rejected.error)))),
         };
         let max_reply = self.context.config.limits.reply_bytes;
         let (mut call, id) = match self.start(client, &request) {
@@ -216,6 +218,10 @@ impl Rpc {
             return Err(RpcError::WebsocketOnly);
         }
         allow(&client.peer.caller(), method, Target::Nobody)?;
+        if request.params.is_some_and(|params| params.starts_with('[')) {
+            let refusal = Refusal::new("by_name", "params must be an object: pass them by name");
+            return Err(RpcError::param("", refusal));
+        }
         let id = request.id.map(ReplyId::new);
         // One closed object is one positional parameter of the trait's method.
         let params = format!("[{}]", request.params.unwrap_or("{}"));
@@ -231,14 +237,7 @@ impl Rpc {
             }
             MethodCallback::Subscription(_) | MethodCallback::Unsubscription(_) => return Err(RpcError::Internal),
         };
-        let name = method.name();
-        let call = AssertUnwindSafe(call).catch_unwind().map(move |outcome| {
-            outcome.unwrap_or_else(|_| {
-                tracing::error!(rpc.method = name, "a handler panicked");
-                MethodResponse::error(Id::Number(0), ErrorObjectOwned::from(RpcError::Internal))
-            })
-        });
-        Ok((call.boxed(), id))
+        Ok((contained(method, call), id))
     }
 
     /// Runs the members of a batch beside each other and answers in their order.
@@ -248,7 +247,10 @@ impl Rpc {
             .map(|member| {
                 let (rpc, client) = (self.clone(), client.clone());
                 async move {
-                    let id = envelope::read(&member).ok().and_then(|request| request.id.map(str::to_owned));
+                    let id = match envelope::read(&member) {
+                        Ok(request) => request.id.map(str::to_owned),
+                        Err(rejected) => Some(rejected.id.to_owned()),
+                    };
                     let reply = match rpc.single(&client, &member) {
                         Answer::Now(reply) => reply,
                         Answer::Later(reply) => reply.await,
@@ -272,6 +274,17 @@ impl Rpc {
         text.push(']');
         Reply::answered((text.len() > 2).then_some(text))
     }
+}
+
+/// The call, whose panic costs only itself.
+fn contained(method: Method, call: BoxFuture<'static, MethodResponse>) -> BoxFuture<'static, MethodResponse> {
+    let call = AssertUnwindSafe(call).catch_unwind().map(move |outcome| {
+        outcome.unwrap_or_else(|_| {
+            tracing::error!(rpc.method = method.name(), "a handler panicked");
+            MethodResponse::error(Id::Number(0), ErrorObjectOwned::from(RpcError::Internal))
+        })
+    });
+    call.boxed()
 }
 
 /// What a call that passed its deadline is told.
@@ -352,5 +365,19 @@ impl std::ops::Deref for Handlers {
 
     fn deref(&self) -> &Context {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn j05_a_panic_is_an_internal_error_of_its_call_alone() {
+        let panicking = async { panic!("a handler has a fault") }.boxed();
+        let response = contained(Method::SystemPing, panicking).await;
+        let text = ReplyId::new("\"x\"").answer(response, 1 << 20);
+        assert!(text.starts_with(r#"{"jsonrpc":"2.0","id":"x","error":{"code":-32603,"#), "{text}");
+        assert!(!text.contains("fault"));
     }
 }

@@ -38,12 +38,17 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Named<T> {
 fn explain<T: DeserializeOwned>(text: &str) -> RpcError {
     let mut json = serde_json::Deserializer::from_str(text);
     let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut json) else { return RpcError::Internal };
-    let path = match error.path().to_string() {
+    let mut path = match error.path().to_string() {
         root if root == "." => String::new(),
         path => path,
     };
     let message = error.inner().to_string();
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    // These two are found at the object; its member is told in the message alone.
+    if message.starts_with("missing field") || message.starts_with("duplicate field") {
+        let member = message.split('`').nth(1).unwrap_or_default();
+        path = if path.is_empty() { member.to_owned() } else { format!("{path}.{member}") };
+    }
     let rule = match message {
         _ if message.starts_with("unknown field") => "unknown_member",
         _ if message.starts_with("missing field") => "required",
@@ -181,7 +186,7 @@ mod tests {
     #[test]
     fn a_refusal_names_the_path_and_the_rule() {
         let cases = [
-            (r#"{}"#, "", "required"),
+            (r#"{}"#, "who", "required"),
             (r#"{"who":1}"#, "who", "type"),
             (r#"{"who":"al"}"#, "who", "length"),
             (r#"{"who":"alice","more":1}"#, "more", "unknown_member"),

@@ -1,8 +1,12 @@
 //! A user as one caller may see it: the permission table, written out as JSON.
+//!
+//! The table shows a user in two forms, and each state is written at most once in each: a session's own user,
+//! or one that many read, costs a copy.
 
 use std::sync::Arc;
 
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::ser::{Error, Serialize, SerializeMap, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::permission::{Caller, Field, Target, may_read};
 use crate::sessions::CallerUser;
@@ -12,32 +16,67 @@ use crate::users::User;
 #[derive(Debug, Clone)]
 pub struct UserView {
     user: Arc<User>,
-    caller: Caller,
-    target: Target,
+    form: Form,
+}
+
+/// Which fields are shown. That there are no other sets of fields is tested below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// To the user themself and to admins.
+    Full,
+    /// To everyone signed in.
+    Public,
+}
+
+impl Form {
+    fn of(caller: Caller, target: Target) -> Self {
+        if may_read(caller, Field::Email, target) { Self::Full } else { Self::Public }
+    }
+
+    fn shows(self, field: Field) -> bool {
+        let target = match self {
+            Self::Full => Target::Oneself,
+            Self::Public => Target::Another,
+        };
+        may_read(Caller::User, field, target)
+    }
 }
 
 impl UserView {
     /// `user` as `caller` sees it.
     pub fn new(user: Arc<User>, caller: &CallerUser) -> Self {
-        let target = caller.target(&user.username);
-        Self { user, caller: caller.kind(), target }
+        let form = Form::of(caller.kind(), caller.target(&user.username));
+        Self { user, form }
     }
 
     /// `user` as they see themself.
     pub fn of_oneself(user: Arc<User>) -> Self {
-        let caller = Caller::from_role(user.role);
-        Self { user, caller, target: Target::Oneself }
+        Self { user, form: Form::Full }
     }
 }
 
 impl Serialize for UserView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let user = &self.user;
+        let encoded = match self.form {
+            Form::Full => &self.user.encoded.full,
+            Form::Public => &self.user.encoded.public,
+        };
+        if let Some(json) = encoded.get() {
+            return json.serialize(serializer);
+        }
+        let json: Box<RawValue> = to_raw_value(&Fields(&self.user, self.form)).map_err(S::Error::custom)?;
+        encoded.get_or_init(|| json).serialize(serializer)
+    }
+}
+
+/// A user's fields in one form.
+struct Fields<'a>(&'a User, Form);
+
+impl Serialize for Fields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(user, form) = self;
         let mut map = serializer.serialize_map(None)?;
-        for &field in Field::ALL {
-            if !may_read(self.caller, field, self.target) {
-                continue;
-            }
+        for &field in Field::ALL.iter().filter(|&&field| form.shows(field)) {
             let name = field.name();
             match field {
                 Field::Username => map.serialize_entry(name, &user.username)?,
@@ -57,5 +96,22 @@ impl Serialize for UserView {
             }
         }
         map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a01_every_cell_of_the_table_shows_one_of_the_two_forms() {
+        for caller in [Caller::User, Caller::Admin] {
+            for target in [Target::Oneself, Target::Another] {
+                let form = Form::of(caller, target);
+                for &field in Field::ALL {
+                    assert_eq!(form.shows(field), may_read(caller, field, target), "{caller:?} {target:?} {field:?}");
+                }
+            }
+        }
     }
 }

@@ -1,17 +1,18 @@
 //! The routes, and `POST /rpc`.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
     WWW_AUTHENTICATE,
 };
-use axum::http::{HeaderMap, Request, Response, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, Request, Response, StatusCode};
 use axum::routing::{any, delete, get, post};
+use axum::{BoxError, Router};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jsonrpsee::types::ErrorObjectOwned;
@@ -20,14 +21,32 @@ use serde_json::json;
 use super::{App, health, rest, upgrade};
 use crate::rpc::error::RpcError;
 use crate::rpc::{Answer, Client};
-use crate::sessions::{Identity, Peer};
+use crate::sessions::Peer;
 
 /// The longest `User-Agent` that is kept, in bytes.
 const USER_AGENT_MAX_BYTES: usize = 256;
 
-/// The address of the client, put beside each request by the accept loop.
-#[derive(Debug, Clone, Copy)]
-pub struct ClientAddress(pub IpAddr);
+/// What a connection knows of its client, put beside each request by the accept loop.
+pub struct Origin {
+    /// The client's address.
+    pub address: IpAddr,
+    /// The headers that named the last caller, and that caller: scripts send the same token again and again.
+    last: Mutex<Option<Remembered>>,
+}
+
+/// A caller whose token was verified on this connection.
+struct Remembered {
+    authorization: HeaderValue,
+    user_agent: Option<HeaderValue>,
+    client: Client,
+}
+
+impl Origin {
+    /// A connection from an address, on which nobody has called yet.
+    pub fn new(address: IpAddr) -> Self {
+        Self { address, last: Mutex::new(None) }
+    }
+}
 
 /// The type of every response.
 pub type HttpResponse = Response<Body>;
@@ -37,7 +56,7 @@ pub fn routes(app: Arc<App>) -> Router {
     let admin = delete(rest::deactivate).patch(rest::update).fallback(|| wrong_method("PATCH, DELETE"));
     let user = get(rest::get).patch(rest::update_me).delete(rest::deactivate_me);
     Router::new()
-        .route("/rpc", post(rpc).get(upgrade::upgrade).fallback(|| wrong_method("GET, POST")))
+        .route("/rpc", get(upgrade::upgrade).post(rpc_route).fallback(|| wrong_method("GET, POST")))
         .route("/healthz", get(health::live).fallback(|| wrong_method("GET")))
         .route("/readyz", get(health::ready).fallback(|| wrong_method("GET")))
         .route("/auth/register", post(rest::register).fallback(|| wrong_method("POST")))
@@ -49,13 +68,22 @@ pub fn routes(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// `POST /rpc` as a route. The accept loop calls [`rpc`] itself: the router costs as much as a call.
+async fn rpc_route(State(app): State<Arc<App>>, request: Request<Body>) -> HttpResponse {
+    rpc(&app, request).await
+}
+
 /// Answers `POST /rpc`.
-async fn rpc(State(app): State<Arc<App>>, request: Request<Body>) -> HttpResponse {
+pub async fn rpc<B>(app: &App, request: Request<B>) -> HttpResponse
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
     if !is_json(request.headers()) {
         let error = RpcError::InvalidRequest("The Content-Type must be application/json.");
         return rpc_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, error);
     }
-    let (client, body) = match receive(&app, request).await {
+    let (client, body) = match receive(app, request).await {
         Ok(received) => received,
         Err(error) => return rpc_error(status_of(error.code()), error),
     };
@@ -76,14 +104,15 @@ async fn rpc(State(app): State<Arc<App>>, request: Request<Body>) -> HttpRespons
 }
 
 /// The caller of a request, by its bearer token, and its body up to the limit and in time.
-pub async fn receive(app: &App, request: Request<Body>) -> Result<(Client, Bytes), RpcError> {
-    let identity = match bearer(request.headers())? {
-        Some(token) => Some(app.rpc.context.identity_of(token).await?),
-        None => None,
-    };
-    let client = client(&request, identity);
+pub async fn receive<B>(app: &App, request: Request<B>) -> Result<(Client, Bytes), RpcError>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let (head, body) = request.into_parts();
+    let client = client(app, &head).await?;
     let limits = &app.rpc.context.config.limits;
-    let body = Limited::new(request.into_body(), limits.message_bytes).collect();
+    let body = Limited::new(body, limits.message_bytes).collect();
     match tokio::time::timeout(app.rpc.context.config.timeouts.body, body).await {
         Ok(Ok(body)) => Ok((client, body.to_bytes())),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(RpcError::RequestTooLarge),
@@ -92,18 +121,41 @@ pub async fn receive(app: &App, request: Request<Body>) -> Result<(Client, Bytes
     }
 }
 
-/// The client of one request.
-fn client(request: &Request<Body>, identity: Option<Identity>) -> Client {
-    let peer = Peer::new(0, client_address(request), user_agent(request.headers()), None);
-    if let Some(identity) = identity {
-        peer.identify(identity);
+/// Who makes a request: remembered from the connection's last one where the token is the same and still good.
+async fn client(app: &App, head: &Parts) -> Result<Client, RpcError> {
+    let (origin, headers) = (origin(&head.extensions), &head.headers);
+    let context = &app.rpc.context;
+    let Some(token) = bearer(headers)? else {
+        return Ok(Client::new(Arc::new(Peer::new(0, origin.address, user_agent(headers), None))));
+    };
+    let (authorization, agent) = (headers.get(AUTHORIZATION), headers.get(USER_AGENT));
+    if let Some(last) = &*origin.last.lock().unwrap_or_else(PoisonError::into_inner)
+        && Some(&last.authorization) == authorization
+        && last.user_agent.as_ref() == agent
+        && last.client.peer.identity().is_some_and(|identity| context.is_good(&identity))
+    {
+        return Ok(last.client.clone());
     }
-    Client::new(Arc::new(peer))
+    let identity = context.identity_of(token).await?;
+    let peer = Peer::new(0, origin.address, user_agent(headers), None);
+    peer.identify(identity);
+    let client = Client::new(Arc::new(peer));
+    if let Some(authorization) = authorization {
+        let (authorization, user_agent) = (authorization.clone(), agent.cloned());
+        let remembered = Remembered { authorization, user_agent, client: client.clone() };
+        *origin.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(remembered);
+    }
+    Ok(client)
 }
 
-/// The address that the accept loop put beside the request.
-pub fn client_address(request: &Request<Body>) -> IpAddr {
-    request.extensions().get::<ClientAddress>().expect("the accept loop adds it to every request").0
+/// What the accept loop put beside the request.
+fn origin(extensions: &Extensions) -> Arc<Origin> {
+    extensions.get::<Arc<Origin>>().expect("the accept loop adds it to every request").clone()
+}
+
+/// The address that a request comes from.
+pub fn client_address<B>(request: &Request<B>) -> IpAddr {
+    origin(request.extensions()).address
 }
 
 /// The `User-Agent`, cut to 256 bytes of visible ASCII.
@@ -184,7 +236,8 @@ async fn not_found() -> HttpResponse {
     rest::problem_of_route(StatusCode::NOT_FOUND, "There is nothing at this path.")
 }
 
-async fn wrong_method(allowed: &'static str) -> HttpResponse {
+/// The answer to a method that the path does not have.
+pub async fn wrong_method(allowed: &'static str) -> HttpResponse {
     let mut response = rest::problem_of_route(StatusCode::METHOD_NOT_ALLOWED, "This path has other methods.");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::App;
-use super::http::{HttpResponse, is_json, receive, respond, retry_after, status_of};
+use super::http::{HttpResponse, is_json, receive, respond, retry_after, status_of, wrong_method};
 use crate::permission::Method;
 use crate::rpc::error::RpcError;
 use crate::rpc::params::StrictJson;
@@ -55,7 +55,7 @@ pub async fn list(
 /// `PATCH /users/me`.
 pub async fn update_me(State(app): AppState, Path(username): Path<String>, request: Request<Body>) -> HttpResponse {
     if username != "me" {
-        return problem_of_route(StatusCode::METHOD_NOT_ALLOWED, "Others are changed at /admin/users/{username}.");
+        return wrong_method("GET").await;
     }
     with_body(&app, request, StatusCode::OK, |body| Ok((Method::UsersUpdate, update_params(&username, body)))).await
 }
@@ -63,7 +63,7 @@ pub async fn update_me(State(app): AppState, Path(username): Path<String>, reque
 /// `DELETE /users/me`.
 pub async fn deactivate_me(State(app): AppState, Path(username): Path<String>, request: Request<Body>) -> HttpResponse {
     if username != "me" {
-        return problem_of_route(StatusCode::METHOD_NOT_ALLOWED, "Others are changed at /admin/users/{username}.");
+        return wrong_method("GET").await;
     }
     deactivate(State(app), Path(username), request).await
 }

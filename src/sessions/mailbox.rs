@@ -3,6 +3,7 @@
 //! A channel would cost every idle socket a kilobyte; an empty mailbox costs a few words.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -35,6 +36,8 @@ pub struct Mailbox(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     queue: Mutex<Queue>,
+    /// Whether the queue may hold something: spares the socket's task the lock.
+    filled: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -64,6 +67,7 @@ impl Mailbox {
             Outbound::Close { .. } => queue.closing = true,
         }
         queue.items.push_back(outbound);
+        self.0.filled.store(true, Ordering::Release);
         drop(queue);
         self.0.waker.wake();
     }
@@ -77,23 +81,29 @@ impl Mailbox {
     pub fn poll_closing(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.waker.register(cx.waker());
         let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.closing { Poll::Ready(()) } else { Poll::Pending }
+        match queue.items.back() {
+            Some(Outbound::Close { after_replies: false, .. }) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
     }
 
     /// The next thing to do; registers the task to be woken when there is none. For the socket's task only.
     pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Outbound> {
-        if let Some(outbound) = self.try_next() {
-            return Poll::Ready(outbound);
-        }
+        // Registered before the look: what comes between the two wakes the task.
         self.0.waker.register(cx.waker());
-        // Something may have come between the look and the registration.
         self.try_next().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// The next thing to do, if there is one.
     pub fn try_next(&self) -> Option<Outbound> {
+        if !self.0.filled.load(Ordering::Acquire) {
+            return None;
+        }
         let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let outbound = queue.items.pop_front()?;
+        let Some(outbound) = queue.items.pop_front() else {
+            self.0.filled.store(false, Ordering::Release);
+            return None;
+        };
         if let Outbound::Frame(frame) = &outbound {
             queue.bytes -= frame.len();
         }

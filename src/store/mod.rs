@@ -189,7 +189,8 @@ pub struct Page {
 ///
 /// A user is a hit when *every* word equals, begins (as a prefix), or — with `fuzzy` — comes within the edit
 /// distance of a word of the user. Distance as Elasticsearch's `AUTO` has it: 0 for words of up to 2 code
-/// points, 1 up to 5, then 2; a swap of neighbours counts 1; the first letter is fixed.
+/// points, 1 up to 5, then 2; a swap of neighbours counts 1; the first letter is fixed. Of very many near words
+/// a store may take the nearest only.
 #[derive(Debug, Clone)]
 pub struct SearchQuery {
     /// Folded, distinct, at least one (see [`crate::users::fold::words`]).

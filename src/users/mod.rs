@@ -6,4 +6,4 @@ pub mod rules;
 pub mod search;
 pub mod user;
 
-pub use user::{Attributes, Change, ChangeKind, Email, Role, Status, User, Username};
+pub use user::{Attributes, Change, ChangeKind, Email, Encoded, Role, Status, User, Username};

@@ -5,7 +5,7 @@
 //! users (unique addresses, the last admin) is the store's to refuse.
 
 use crate::clock::Time;
-use crate::users::{Attributes, Change, ChangeKind, Email, Role, Status, User, Username};
+use crate::users::{Attributes, Change, ChangeKind, Email, Encoded, Role, Status, User, Username};
 
 /// Who changes a user, when, and why.
 #[derive(Debug, Clone)]
@@ -52,6 +52,7 @@ pub fn create(username: Username, email: Email, display_name: Option<String>, ro
         rev: 1,
         last_change,
         generation: 1,
+        encoded: Encoded::default(),
     }
 }
 

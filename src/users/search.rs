@@ -30,7 +30,7 @@ pub fn match_class(query_word: &str, user_word: &str, fuzzy: bool) -> Option<Cla
         return Some(Class::Prefix);
     }
     let (query, word): (Vec<char>, Vec<char>) = (query_word.chars().collect(), user_word.chars().collect());
-    (fuzzy && is_near(&query, &word)).then_some(Class::Fuzzy)
+    (fuzzy && edits(&query, &word).is_some()).then_some(Class::Fuzzy)
 }
 
 /// The class of a user as a hit: that of the word that matches worst. `None` unless every word of the query
@@ -61,36 +61,41 @@ pub fn edits_allowed(chars: usize) -> usize {
     }
 }
 
-/// Whether `word` begins with the same letter as `query` and differs by no more edits than allowed for `query`.
-pub fn is_near(query: &[char], word: &[char]) -> bool {
+/// The edits between a word of a query and another word: `None` when they are more than allowed for the query's, or
+/// the first letters differ.
+pub fn edits(query: &[char], word: &[char]) -> Option<usize> {
     let limit = edits_allowed(query.len());
-    limit > 0 && query.first() == word.first() && query.len().abs_diff(word.len()) <= limit && {
-        edits_up_to(&query[1..], &word[1..], limit).is_some()
+    if limit == 0 || query.first() != word.first() || query.len().abs_diff(word.len()) > limit {
+        return None;
     }
+    edits_up_to(&query[1..], &word[1..], limit)
 }
 
 /// The optimal string alignment distance: insertions, deletions, replacements and swaps of neighbours, no part
 /// edited twice. `None` when it is more than `limit`.
+///
+/// Tries the edits one by one: with limits as small as these it is over sooner than filling a table would be.
 fn edits_up_to(one: &[char], other: &[char], limit: usize) -> Option<usize> {
-    let mut two_above = vec![0; other.len() + 1];
-    let mut above: Vec<usize> = (0..=other.len()).collect();
-    let mut row = vec![0; other.len() + 1];
-    for i in 1..=one.len() {
-        row[0] = i;
-        for j in 1..=other.len() {
-            let replaced = above[j - 1] + usize::from(one[i - 1] != other[j - 1]);
-            row[j] = replaced.min(above[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1] {
-                row[j] = row[j].min(two_above[j - 2] + 1);
-            }
-        }
-        // A swap reaches back two rows, so both must be beyond the limit to give up.
-        if row.iter().chain(&above).all(|&edits| edits > limit) {
-            return None;
-        }
-        (two_above, above, row) = (above, row, two_above);
+    let same = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+    let (one, other) = (&one[same..], &other[same..]);
+    let (Some((first, one_rest)), Some((second, other_rest))) = (one.split_first(), other.split_first()) else {
+        return Some(one.len().max(other.len())).filter(|&edits| edits <= limit);
+    };
+    if limit == 0 || one.len().abs_diff(other.len()) > limit {
+        return None;
     }
-    Some(above[other.len()]).filter(|&edits| edits <= limit)
+    let is_swap = one_rest.first() == Some(second) && other_rest.first() == Some(first);
+    let swapped = is_swap.then(|| edits_up_to(&one_rest[1..], &other_rest[1..], limit - 1));
+    [
+        edits_up_to(one_rest, other_rest, limit - 1),
+        edits_up_to(one_rest, other, limit - 1),
+        edits_up_to(one, other_rest, limit - 1),
+        swapped.flatten(),
+    ]
+    .into_iter()
+    .flatten()
+    .min()
+    .map(|edits| edits + 1)
 }
 
 /// Where `text` matches: `[start, end)` in code points of the text as it is written, one range a word that some

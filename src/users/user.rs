@@ -4,9 +4,10 @@
 //! rules or the store. What a caller may see or change of a user is decided in `permission`.
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use unicode_normalization::UnicodeNormalization;
 
@@ -340,6 +341,29 @@ pub struct Change {
     pub reason: Option<String>,
 }
 
+/// A user's state as JSON, written at most once for each form in which it is shown.
+///
+/// Belongs to one state: a clone, from which the next state is made, begins empty. Two are always equal.
+#[derive(Debug, Default)]
+pub struct Encoded {
+    /// With the fields that the user themself and admins see.
+    pub full: OnceLock<Box<RawValue>>,
+    /// With the fields that every signed-in user sees.
+    pub public: OnceLock<Box<RawValue>>,
+}
+
+impl Clone for Encoded {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Encoded {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 /// One user, whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct User {
@@ -370,6 +394,8 @@ pub struct User {
     /// The generation of its tokens: tokens of an earlier one are no longer good. Never leaves the gateway
     /// except inside a token.
     pub generation: u64,
+    /// This state as JSON; see `rpc::UserView`.
+    pub encoded: Encoded,
 }
 
 impl User {

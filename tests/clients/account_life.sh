@@ -63,7 +63,7 @@ expect 'a late change is refused' '.code == 1203 and .current_rev == 2'
 
 ask 200 GET /users/alice "$bob"
 expect 'bob sees the public form' '.user.display_name == "Alice Liddell" and (.user | has("email") | not)'
-ask 200 GET '/users?q=lidel' "$bob"
+ask 200 GET '/users?q=lidell' "$bob"
 expect 'bob finds her in spite of a typo' '[.hits[].user.username] == ["alice"]'
 ask 200 GET '/users?sort=-username&limit=1' "$bob"
 expect 'bob lists the first page' '[.users[].username] == ["bob"] and .next_cursor != null'

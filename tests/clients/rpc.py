@@ -69,7 +69,12 @@ class SocketClient:
     carrier = "websockets"
 
     def __init__(self, base_url: str, query: str = "", **options: Any):
-        options = {"subprotocols": ["doorward.v1"], "compression": None, "open_timeout": TIMEOUT_SECONDS} | options
+        options = {
+            "subprotocols": ["doorward.v1"],
+            "compression": None,
+            "open_timeout": TIMEOUT_SECONDS,
+            "legacy": True,
+        } | options
         self.socket = connect(f"{base_url.replace('http', 'ws', 1)}/rpc{query}", **options)
         self.ids = itertools.count(1)
         self.notifications: deque[dict] = deque()

@@ -7,6 +7,7 @@
 mod people;
 
 mod contract;
+mod killed;
 mod lists;
 mod searches;
 mod sqlite;

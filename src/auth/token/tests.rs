@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::users::{Attributes, Change, ChangeKind, Status};
+use crate::users::{Attributes, Change, ChangeKind, Encoded, Status};
 
 const SECRET: &[u8] = b"a secret of these tests, 32 bytes or more";
 const SESSION: Uuid = Uuid::from_u128(0x0192_3f00_0000_7000_8000_0000_0000_0001);
@@ -35,6 +35,7 @@ fn alice() -> User {
         rev: 1,
         last_change: Change { kind: ChangeKind::Created, fields: vec![], actor: Some(username), at, reason: None },
         generation: 7,
+        encoded: Encoded::default(),
     }
 }
 

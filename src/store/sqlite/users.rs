@@ -251,6 +251,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<User, StoreError> {
         rev: row.get(10)?,
         last_change: from_json("last_change", text(11)?)?,
         generation: row.get(12)?,
+        encoded: crate::users::Encoded::default(),
     })
 }
 

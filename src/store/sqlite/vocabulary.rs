@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use rusqlite::Connection;
 
-use crate::users::search::{edits_allowed, is_near};
+use crate::users::search::{edits, edits_allowed};
 
 /// The words up to some row of the table `words`. Words that have since lost their last user stay until the next
 /// start: they are near to a query but find nobody.
@@ -50,8 +50,8 @@ impl Vocabulary {
         self.shelves.entry((first, entry.word.chars().count())).or_default().push(entry);
     }
 
-    /// The words that a query word matches only because it is fuzzy.
-    pub(super) fn near(&self, query_word: &str) -> Vec<&str> {
+    /// The words that a query word matches only because it is fuzzy: at most so many, the nearest first.
+    pub(super) fn near(&self, query_word: &str, limit_words: usize) -> Vec<&str> {
         let query: Vec<char> = query_word.chars().collect();
         let limit = edits_allowed(query.len());
         let Some(&first) = query.first().filter(|_| limit > 0) else { return Vec::new() };
@@ -65,12 +65,13 @@ impl Vocabulary {
                 }
                 chars.clear();
                 chars.extend(entry.word.chars());
-                if is_near(&query, &chars) && !entry.word.starts_with(query_word) {
-                    near.push(&*entry.word);
+                if let Some(edits) = edits(&query, &chars).filter(|_| !entry.word.starts_with(query_word)) {
+                    near.push((edits, &*entry.word));
                 }
             }
         }
-        near
+        near.sort_unstable();
+        near.into_iter().take(limit_words).map(|(_, word)| word).collect()
     }
 }
 

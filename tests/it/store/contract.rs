@@ -30,6 +30,7 @@ pub(super) fn user(username: &str) -> User {
         rev: 1,
         last_change: Change { kind: ChangeKind::Created, fields: vec![], actor: None, at, reason: None },
         generation: 1,
+        encoded: doorward::users::Encoded::default(),
     }
 }
 
@@ -70,6 +71,7 @@ pub(super) async fn a_user_is_given_back_as_it_was_created(store: &dyn Store) {
             reason: Some("because".into()),
         },
         generation: 7,
+        encoded: doorward::users::Encoded::default(),
         ..user("Alice")
     };
     create(store, &alice).await;

@@ -99,7 +99,11 @@ pub(super) async fn a_filtered_list_is_what_the_matcher_says(store: &dyn Store) 
     let (mut some, mut none_or_all) = (0, 0);
     for round in 0..rounds(600, 10_000) {
         let json = any_filter(&mut random, &users, 4);
-        let filter = Filter::parse(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+        let filter = match Filter::parse(&json) {
+            // Now and then one grows beyond what is allowed.
+            Err(error) if error.rule == "nodes" => continue,
+            filter => filter.unwrap_or_else(|error| panic!("{error}: {json}")),
+        };
         let sort = Sort { field: FIELDS[round % 4], descending: random.random() };
         let limit = *[13, 100, 1000].choose(&mut random).unwrap();
         let expected = expected(&users, Some(&filter), sort);
