@@ -5,6 +5,8 @@
 //! silently leave a default in force. Values of secrets are never shown.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -108,9 +110,10 @@ impl Config {
     pub fn from_env() -> Result<Self, Vec<String>> {
         let mut variables = BTreeMap::new();
         let mut problems = Vec::new();
-        match dotenvy::from_path_iter(".env") {
-            Ok(lines) => {
-                for line in lines {
+        // Read at once: of a file that cannot be read, dotenvy would tell so for ever.
+        match std::fs::read(".env") {
+            Ok(text) => {
+                for line in dotenvy::from_read_iter(&text[..]) {
                     match line {
                         Ok((name, value)) => drop(variables.insert(name, value)),
                         // The error quotes the line, which may hold a secret.
@@ -118,8 +121,8 @@ impl Config {
                     }
                 }
             }
-            Err(error) if error.not_found() => {}
-            Err(_) => problems.push(".env: cannot be read".to_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => problems.push(format!(".env: cannot be read: {error}")),
         }
         for (name, value) in std::env::vars_os() {
             let Ok(name) = name.into_string() else { continue };
@@ -173,6 +176,12 @@ impl Config {
         };
         if config.log.parse::<tracing_subscriber::filter::Targets>().is_err() {
             read.problems.push("DOORWARD_LOG: must be a log filter such as info or doorward=debug".to_owned());
+        }
+        // One byte, since a folder can be opened but not read.
+        if let Some(path) = &config.password_list
+            && let Err(error) = File::open(path).and_then(|mut file| file.read(&mut [0]))
+        {
+            read.problems.push(format!("DOORWARD_PASSWORD_LIST: cannot be read: {error}"));
         }
         if read.optional("ES_URL").is_some() {
             read.problems.push("ES_URL: this version keeps users in its embedded store only; unset it".to_owned());

@@ -101,7 +101,7 @@ impl Server {
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
         let data_dir = DataDir::open(&config.data_dir)?;
         let lock = data_dir.lock()?;
-        // The port first: a wrong one is told before any file is made.
+        // The port first: a wrong one is told before a database or a secret is made.
         let address = config.listen;
         let listener = TcpListener::bind(address).await.map_err(|cause| StartError::Listen { address, cause })?;
         let address = listener.local_addr().map_err(|cause| StartError::Listen { address, cause })?;

@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
 
 mod auth;
+mod commands;
 mod durability;
 mod foreign;
 mod limits;
 mod permissions;
 mod protocol;
 mod rest;
+mod start;
 mod store;
 mod support;
 mod upgrade;

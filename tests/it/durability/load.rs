@@ -181,14 +181,16 @@ fn choose(shared: &Shared, random: &mut StdRng, stamp: &str) -> (String, Change,
 impl Shared {
     /// Puts an answer on the record.
     fn resolve(&self, call: u64, reply: &Value) {
+        let code = reply["error"]["code"].as_i64();
+        // Taken, another revision, too many hashes waiting: each says that nothing was changed. 1503 says that the
+        // change may or may not have been made, so it leaves the call unanswered.
+        let known = matches!(code, None | Some(1202 | 1203 | 1303 | 1503));
+        assert!(known, "an answer that this load cannot provoke: {reply}");
         let mut history = self.history.lock().unwrap();
-        match reply["error"]["code"].as_i64() {
+        match code {
             None => history.acknowledge(call, State::read(&reply["result"]["user"])),
-            // Taken, another revision, too many hashes waiting: each says that nothing was changed.
-            Some(1202 | 1203 | 1303) => history.refuse(call),
-            // The answer that says so may or may not have had its effect.
             Some(1503) => {}
-            Some(_) => panic!("an answer that this load cannot provoke: {reply}"),
+            Some(_) => history.refuse(call),
         }
         drop(history);
         self.answered.notify_one();

@@ -1,0 +1,142 @@
+//! The admin commands, beside a running gateway and without one.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{Ended, PASSWORD, Process, TestClient};
+
+/// How soon a running gateway must have noticed.
+const NOTICED: Duration = Duration::from_secs(1);
+
+async fn admin(data: &Path, args: &[&str], input: &str) -> Ended {
+    let mut command = Process::command(data, &[]);
+    command.arg("admin").args(args);
+    Process::run(command, input).await
+}
+
+fn assert_done(ended: &Ended, line: &str) {
+    assert_eq!((ended.code, ended.stdout.trim_end(), ended.stderr.as_str()), (Some(0), line, ""));
+}
+
+fn assert_refused(ended: &Ended, part: &str) {
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
+    let one = ended.stderr.lines().count() == 1 && ended.stderr.starts_with("doorward: ");
+    assert!(one && ended.stderr.contains(part), "not one line with {part:?}: {}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_promoted_users_socket_is_told_and_closed_within_a_second_and_they_come_back_as_admin() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let gateway = Process::start(&data, &[]).await;
+    let mut alice = TestClient::connect(gateway.address, &[]).await;
+    alice.register("alice").await;
+    let mut bob = TestClient::connect(gateway.address, &[]).await;
+    bob.register("bob").await;
+    let refused = alice.call("users.deactivate", json!({"username": "bob"})).await.unwrap_err();
+    assert_eq!(refused.code, 1101);
+
+    assert_done(&admin(&data, &["promote", "Alice"], "").await, "alice is an admin now.");
+    let promoted = Instant::now();
+    assert_eq!(alice.notification("auth.revoked").await, json!({"reason": "role_changed"}));
+    assert!(promoted.elapsed() < NOTICED, "{:?}", promoted.elapsed());
+    assert_eq!(alice.closed().await.0, 4503);
+    let mut stale = TestClient::connect(gateway.address, &[]).await;
+    let refused = stale.call("auth.authenticate", json!({"access_token": alice.token})).await.unwrap_err();
+    assert_eq!(refused.code, 1004);
+
+    let mut alice = TestClient::connect(gateway.address, &[]).await;
+    assert_eq!(alice.login("alice").await["user"]["role"], "admin");
+    let seen = alice.call("users.get", json!({"username": "me"})).await.unwrap();
+    let last = &seen["user"]["last_change"];
+    assert_eq!((&last["kind"], &last["actor"]), (&json!("role_changed"), &json!(null)));
+    alice.call("users.deactivate", json!({"username": "bob"})).await.unwrap();
+    assert_eq!(bob.closed().await.0, 4504);
+
+    assert_done(&admin(&data, &["promote", "alice"], "").await, "alice is an admin now.");
+    assert_eq!(alice.call("users.get", json!({"username": "me"})).await.unwrap()["user"]["rev"], 2);
+}
+
+#[tokio::test]
+async fn a_new_admin_can_log_in_at_once_whether_the_gateway_runs_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let create = |name: &'static str, input: String| {
+        let data = data.clone();
+        async move {
+            let email = format!("{name}@example.com");
+            admin(&data, &["create", name, "--email", &email, "--password-stdin"], &input).await
+        }
+    };
+    assert_done(&create("first", format!("{PASSWORD}\n")).await, "first is an admin now.");
+    let gateway = Process::start(&data, &[]).await;
+    // Only the first line is the password, whatever ends it.
+    for (name, input) in [("second", format!("{PASSWORD}\r\nnot this\n")), ("third", PASSWORD.to_owned())] {
+        let mut early = TestClient::connect(gateway.address, &[]).await;
+        let unknown = early.call("auth.login", json!({"login": name, "password": PASSWORD})).await.unwrap_err();
+        assert_eq!(unknown.code, 1005);
+        assert_done(&create(name, input).await, &format!("{name} is an admin now."));
+    }
+    for name in ["first", "second", "third"] {
+        let mut socket = TestClient::connect(gateway.address, &[]).await;
+        assert_eq!(socket.login(name).await["user"]["role"], "admin");
+        let list = socket.call("users.list", json!({"count": "exact", "filter": {"role": {"eq": "admin"}}})).await;
+        assert_eq!(list.unwrap()["count"], 3);
+    }
+}
+
+#[tokio::test]
+async fn what_an_admin_command_refuses_is_told_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let gateway = Process::start(&data, &[]).await;
+    let mut alice = TestClient::connect(gateway.address, &[]).await;
+    alice.register("alice").await;
+    let cases: [(&[&str], &str, &str); 12] = [
+        (&["promote", "nobody"], "", "no such user"),
+        (&["promote", "no spaces"], "", "the username may only"),
+        (&["create", "ALICE", "--email", "other@example.com"], PASSWORD, "username is taken"),
+        (&["create", "other", "--email", "Alice@Example.com"], PASSWORD, "address is taken"),
+        (&["create", "al", "--email", "other@example.com"], PASSWORD, "the username must"),
+        (&["create", "root", "--email", "other@example.com"], PASSWORD, "the username is a reserved name"),
+        (&["create", "other", "--email", "nowhere"], PASSWORD, "the e-mail address must"),
+        (&["create", "other", "--email", "other@example.com"], "short", "the password must have at least 8"),
+        (&["create", "other", "--email", "other@example.com"], "password1", "the password is"),
+        (&["create", "other", "--email", "other@example.com"], "", "the password must"),
+        (&["create", "otherotherother", "--email", "other@example.com"], "OtherOtherOther", "the user's own name"),
+        (&["create", "other", "--email", "other@example.com"], "\u{0}\n", "the password must"),
+    ];
+    for (args, input, part) in cases {
+        let mut args = args.to_vec();
+        if args[0] == "create" {
+            args.push("--password-stdin");
+        }
+        let ended = admin(&data, &args, input).await;
+        assert_refused(&ended, part);
+        assert!(input.len() < 5 || !ended.stderr.contains(input), "{}", ended.stderr);
+    }
+    // Without a terminal nobody can be asked.
+    let ended = admin(&data, &["create", "other", "--email", "other@example.com"], PASSWORD).await;
+    assert_refused(&ended, "--password-stdin");
+
+    let list = alice.call("users.list", json!({"count": "exact"})).await.unwrap();
+    assert_eq!((&list["count"], &list["users"][0]["role"]), (&json!(1), &json!("user")));
+}
+
+#[tokio::test]
+async fn a_user_who_cannot_log_in_is_not_promoted() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let gateway = Process::start(&data, &[]).await;
+    TestClient::connect(gateway.address, &[]).await.register("alice").await;
+    let create = ["create", "keeper", "--email", "keeper@example.com", "--password-stdin"];
+    assert_done(&admin(&data, &create, PASSWORD).await, "keeper is an admin now.");
+    let mut keeper = TestClient::connect(gateway.address, &[]).await;
+    keeper.login("keeper").await;
+    keeper.call("users.deactivate", json!({"username": "alice"})).await.unwrap();
+    assert_refused(&admin(&data, &["promote", "alice"], "").await, "alice is deactivated");
+    keeper.call("users.erase", json!({"username": "alice"})).await.unwrap();
+    assert_refused(&admin(&data, &["promote", "alice"], "").await, "alice is erased");
+}
