@@ -16,8 +16,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Time(i64);
 
 impl Time {
-    /// The latest moment a document may carry: 9999-12-30T22:00:00.999Z, as late as jiff's time stamps go.
-    const MAX_MS: i64 = 253_402_207_200_999;
+    /// The latest moment a document may carry: 9999-12-30T22:00:00.000Z, the last whole millisecond count that jiff takes.
+    const MAX_MS: i64 = 253_402_207_200_000;
     /// The earliest moment a document may carry: the start of the year 0000.
     const MIN_MS: i64 = -62_167_219_200_000;
 
@@ -96,12 +96,12 @@ mod tests {
 
     #[test]
     fn a_time_is_written_with_three_decimals_and_read_back() {
-        for text in ["2026-01-31T08:05:00.250Z", "1970-01-01T00:00:00.000Z", "9999-12-30T22:00:00.999Z"] {
+        for text in ["2026-01-31T08:05:00.250Z", "1970-01-01T00:00:00.000Z", "9999-12-30T22:00:00.000Z"] {
             assert_eq!(Time::parse(text).map(|time| time.to_string()).as_deref(), Some(text));
         }
         assert_eq!(Time::parse("2026-01-31T09:05:00+01:00"), Time::parse("2026-01-31T08:05:00Z"));
         assert_eq!(Time::parse("yesterday"), None);
-        assert_eq!(Time::from_ms(i64::MAX).to_string(), "9999-12-30T22:00:00.999Z");
+        assert_eq!(Time::from_ms(i64::MAX).to_string(), "9999-12-30T22:00:00.000Z");
         assert_eq!(Time::from_ms(i64::MIN).to_string(), "0000-01-01T00:00:00.000Z");
     }
 }
