@@ -87,6 +87,10 @@ pub async fn promote(config: &Config, username: &str) -> Result<Arc<User>, Admin
         |refusal: crate::users::user::Refusal| AdminError::Refused { what: "the username", why: refusal.message };
     let username = Username::parse(username).map_err(refused)?;
     let data_dir = DataDir::open(&config.data_dir).map_err(StartError::from)?;
+    if !data_dir.database().exists() {
+        let folder = data_dir.path().display();
+        return Err(AdminError::Store(format!("there are no users in {folder}; see DOORWARD_DATA_DIR")));
+    }
     let store = open_store(&data_dir)?;
     loop {
         let user = store.user_get(&username).await?.ok_or(StoreError::NotFound)?;

@@ -174,7 +174,7 @@ impl Config {
             log: read.value("DOORWARD_LOG", "info".to_owned(), "a log filter such as info or doorward=debug"),
             log_format: read.value("DOORWARD_LOG_FORMAT", LogFormat::Text, "text or json"),
         };
-        if config.log.parse::<tracing_subscriber::filter::Targets>().is_err() {
+        if !is_log_filter(&config.log) {
             read.problems.push("DOORWARD_LOG: must be a log filter such as info or doorward=debug".to_owned());
         }
         // One byte, since a folder can be opened but not read.
@@ -188,6 +188,13 @@ impl Config {
         }
         read.finish().map(|()| config)
     }
+}
+
+/// Whether every part is a level, or a target with one: a level misspelt alone would be taken for a target.
+fn is_log_filter(text: &str) -> bool {
+    let level = |part: &str| part.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+    text.parse::<tracing_subscriber::filter::Targets>().is_ok()
+        && text.split(',').all(|part| part.contains('=') || level(part.trim()))
 }
 
 /// Whether a variable is addressed to us, whether known or not.

@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
 use quick_cache::sync::Cache;
 
 use crate::sessions::{Account, Peer, Presence, Revocation, Revoked};
@@ -17,6 +20,8 @@ use crate::users::{ChangeKind, Status, User, Username};
 const CACHE_USERS: usize = 20_000;
 /// How often a change is computed anew when others change the same user meanwhile.
 const MAX_ATTEMPTS: usize = 16;
+/// How long to wait before reading again what could not be read.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 /// How many changes of other processes are read at a time.
 const FOLLOW_PAGE: usize = 500;
 
@@ -29,6 +34,9 @@ pub struct Directory {
     applied: AtomicU64,
     /// Held by a change that has met another: those that compete then take turns.
     turn: tokio::sync::Mutex<()>,
+    /// Revisions that this node is writing, by username and number, with how many try each. Whoever succeeds
+    /// applies it, knowing which socket asked; [`follow`] leaves these to them.
+    writing: DashMap<(String, u64), usize>,
 }
 
 /// What a change led to.
@@ -43,7 +51,14 @@ pub struct Changed {
 impl Directory {
     /// A view that knows nobody yet.
     pub fn new(store: Arc<dyn Store>, presence: Arc<Presence>) -> Self {
-        Self { store, presence, cache: Cache::new(CACHE_USERS), applied: AtomicU64::new(0), turn: <_>::default() }
+        Self {
+            store,
+            presence,
+            cache: Cache::new(CACHE_USERS),
+            applied: AtomicU64::new(0),
+            turn: <_>::default(),
+            writing: DashMap::new(),
+        }
     }
 
     /// The account of a name, or `None` when there is no such user.
@@ -81,7 +96,7 @@ impl Directory {
     /// meanwhile makes `next` run again. `actor` is the connection that asked, closed after its reply where the
     /// change ends its own session.
     pub async fn change<E: From<StoreError>>(
-        &self,
+        self: &Arc<Self>,
         username: &Username,
         if_rev: Option<u64>,
         password: PasswordChange,
@@ -98,12 +113,10 @@ impl Directory {
             let Some(user) = next(&current)? else {
                 return Ok(Changed { user: current, revoked: Revoked::default() });
             };
-            match self.store.user_replace(user.clone(), password.clone()).await {
-                Ok(_) => {
-                    let user = Arc::new(user);
-                    let revoked = self.apply(&user, Some(actor));
-                    return Ok(Changed { user, revoked });
-                }
+            // A task of its own: a caller who leaves does not keep what was written from being applied.
+            let write = tokio::spawn(self.clone().write(Arc::new(user), password.clone(), actor.id));
+            match write.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(error.to_string()))) {
+                Ok(changed) => return Ok(changed),
                 Err(StoreError::RevConflict { .. }) if if_rev.is_none() => {
                     if turn.is_none() {
                         turn = Some(self.turn.lock().await);
@@ -116,8 +129,34 @@ impl Directory {
         Err(StoreError::RevConflict { current_rev }.into())
     }
 
+    /// Writes a state and applies it.
+    async fn write(
+        self: Arc<Self>,
+        user: Arc<User>,
+        password: PasswordChange,
+        actor: u64,
+    ) -> Result<Changed, StoreError> {
+        let _writing = Writing::begin(&self.writing, (user.username.key(), user.rev));
+        match self.store.user_replace(User::clone(&user), password).await {
+            Ok(_) => {
+                let revoked = self.apply(&user, Some(actor));
+                Ok(Changed { user, revoked })
+            }
+            Err(StoreError::RevConflict { current_rev }) => {
+                // Another process may have written this revision, and `follow` have left it to us.
+                if let Some(current) = self.store.user_get(&user.username).await? {
+                    self.apply(&current, None);
+                }
+                Err(StoreError::RevConflict { current_rev })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes over a newer state of a user and closes the sockets that it makes stale.
-    pub fn apply(&self, user: &Arc<User>, actor: Option<&Peer>) -> Revoked {
+    ///
+    /// `actor` is the connection that made the change: its own socket closes only after its reply.
+    pub fn apply(&self, user: &Arc<User>, actor: Option<u64>) -> Revoked {
         self.applied.fetch_add(1, Ordering::AcqRel);
         let key = user.username.key();
         if let Some(account) = self.cache.get(&key) {
@@ -127,6 +166,30 @@ impl Directory {
             account.update(user);
         }
         self.presence.revoke(user, revocation(user), actor)
+    }
+}
+
+/// A revision that is being written here, until dropped.
+struct Writing<'a> {
+    all: &'a DashMap<(String, u64), usize>,
+    revision: (String, u64),
+}
+
+impl<'a> Writing<'a> {
+    fn begin(all: &'a DashMap<(String, u64), usize>, revision: (String, u64)) -> Self {
+        *all.entry(revision.clone()).or_default() += 1;
+        Self { all, revision }
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut tries) = self.all.entry(self.revision.clone()) {
+            *tries.get_mut() -= 1;
+            if *tries.get() == 0 {
+                tries.remove();
+            }
+        }
     }
 }
 
@@ -143,21 +206,22 @@ pub fn revocation(user: &User) -> Revocation {
 /// Applies what other processes change, such as `doorward admin promote`, for as long as it is polled.
 pub async fn follow(directory: Arc<Directory>, store: Arc<dyn Store>, mut seq: u64) {
     loop {
-        store.changed_elsewhere().await;
-        loop {
-            let records = match store.changes_after(seq, FOLLOW_PAGE).await {
-                Ok(records) => records,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot read what changed; trying again");
-                    break;
+        match store.changes_after(seq, FOLLOW_PAGE).await {
+            Ok(records) => {
+                for record in &records {
+                    let revision = (record.user.username.key(), record.user.rev);
+                    if !directory.writing.contains_key(&revision) {
+                        directory.apply(&record.user, None);
+                    }
+                    seq = record.seq;
                 }
-            };
-            for record in &records {
-                directory.apply(&record.user, None);
-                seq = record.seq;
+                if records.len() < FOLLOW_PAGE {
+                    store.changed_elsewhere().await;
+                }
             }
-            if records.len() < FOLLOW_PAGE {
-                break;
+            Err(error) => {
+                tracing::warn!(%error, "cannot read what changed; trying again");
+                tokio::time::sleep(FOLLOW_PAUSE).await;
             }
         }
     }

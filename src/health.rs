@@ -23,7 +23,7 @@ pub async fn ask(url: &str) -> Result<(), String> {
         "::" => "::1",
         host => host,
     };
-    let path = uri.path_and_query().map_or("/readyz", |path| path.as_str());
+    let path = if uri.path() == "/" { "/readyz" } else { uri.path() };
     let exchange = async {
         let mut stream = TcpStream::connect((host, port)).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");

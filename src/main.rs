@@ -1,6 +1,7 @@
 //! The command line: settings in, a running gateway or one clear line out.
 #![expect(clippy::print_stdout, reason = "a command line speaks on standard output")]
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -111,7 +112,8 @@ fn fail(error: impl std::fmt::Display) -> ExitCode {
 fn start_log(config: &Config, serving: bool) {
     let targets: Targets = config.log.parse().expect("`config` has checked it");
     let targets = if serving { targets } else { Targets::new().with_default(tracing::Level::ERROR) };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     match config.log_format {
         LogFormat::Text => tracing_subscriber::registry().with(lines.with_filter(targets)).init(),
         LogFormat::Json => tracing_subscriber::registry().with(lines.json().with_filter(targets)).init(),

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::error::{FieldError, RpcError};
 use super::params::Named;
 use super::{Context, Handlers, UserView, peer_of};
-use crate::auth::hashing::Verdict;
+use crate::auth::hashing::{Busy, Verdict};
 use crate::auth::password::Password;
 use crate::auth::token::AccessToken;
 use crate::clock::Time;
@@ -118,9 +118,7 @@ impl AuthServer for Handlers {
         let (peer, params) = (peer_of(extensions)?, params.get()?);
         let device = checked_device(params.device)?;
         // A new account is nobody who could be signed in here: refused before it is made.
-        if peer.mailbox.is_some() && peer.identity().is_some() {
-            return Err(RpcError::OtherIdentity);
-        }
+        let _alone = peer.register_alone().ok_or(RpcError::OtherIdentity)?;
         let new = NewUser::check(&params.username, &params.email, params.display_name.as_deref())?;
         let username = new.username.clone();
         let act = Act { actor: Some(username.clone()), at: self.clock.now(), reason: None };
@@ -141,13 +139,13 @@ impl AuthServer for Handlers {
             Some(account) => self.store.password_get(&account.user().username).await?,
             None => None,
         };
-        let verdict = self.hasher.verify(password.clone(), stored.clone()).await?;
+        let verdict = self.hashed(self.hasher.verify(password.clone(), stored.clone())).await?;
         let (Some(account), true) = (usable, verdict != Verdict::Wrong) else {
             tracing::info!(target: "audit", event = "login_failed", address = %peer.address);
             return Err(RpcError::BadCredentials);
         };
         if let (Verdict::RightButWeak, Some(old)) = (verdict, stored) {
-            let new = self.hasher.hash(password).await?;
+            let new = self.hashed(self.hasher.hash(password)).await?;
             self.store.password_upgrade(&account.user().username, old, new).await?;
         }
         tracing::info!(target: "audit", event = "logged_in", user = %account.user().username, address = %peer.address);
@@ -236,8 +234,17 @@ impl Context {
         email: &str,
     ) -> Result<PasswordHash, RpcError> {
         let password = password.expose_secret();
-        let hash = self.hasher.hash_new(&self.policy, password, username.as_str(), email).await?;
+        let hash = self.hashed(self.hasher.hash_new(&self.policy, password, username.as_str(), email)).await?;
         hash.map_err(|refusal| RpcError::WeakPassword(FieldError::new(path, refusal)))
+    }
+
+    /// Waits for the hashing pool, but not until the call's own deadline: what has only waited is `ServerBusy`.
+    pub(super) async fn hashed<T>(&self, work: impl Future<Output = Result<T, Busy>>) -> Result<T, RpcError> {
+        let patience = self.config.call_timeout.mul_f64(0.8);
+        match tokio::time::timeout(patience, work).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(RpcError::ServerBusy { retry_after: patience }),
+        }
     }
 
     /// The account that a login names, by username or by address.

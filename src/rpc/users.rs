@@ -407,7 +407,7 @@ impl Handlers {
         let parsed = Password::parse(password.expose_secret());
         let password = parsed.map_err(|refusal| RpcError::param("current_password", refusal))?;
         let stored = self.store.password_get(username).await?;
-        match self.hasher.verify(password, stored).await? {
+        match self.hashed(self.hasher.verify(password, stored)).await? {
             Verdict::Wrong => Err(RpcError::BadCredentials),
             Verdict::Right | Verdict::RightButWeak => Ok(()),
         }

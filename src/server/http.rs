@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
     WWW_AUTHENTICATE,
 };
 use axum::http::request::Parts;
@@ -79,14 +79,15 @@ where
     B: hyper::body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    if !is_json(request.headers()) {
-        let error = RpcError::InvalidRequest("The Content-Type must be application/json.");
-        return rpc_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, error);
-    }
+    let declared = is_json(request.headers());
     let (client, body) = match receive(app, request).await {
         Ok(received) => received,
         Err(error) => return rpc_error(status_of(error.code()), error),
     };
+    if !declared {
+        let error = RpcError::InvalidRequest("The Content-Type must be application/json.");
+        return rpc_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, error);
+    }
     let Ok(text) = std::str::from_utf8(&body) else {
         return rpc_error(StatusCode::BAD_REQUEST, RpcError::Parse("The message is not UTF-8."));
     };
@@ -110,15 +111,16 @@ where
     B::Error: Into<BoxError>,
 {
     let (head, body) = request.into_parts();
-    let client = client(app, &head).await?;
     let limits = &app.rpc.context.config.limits;
+    // Read before anything is judged: a body left unread ends the connection under the answer.
     let body = Limited::new(body, limits.message_bytes).collect();
-    match tokio::time::timeout(app.rpc.context.config.timeouts.body, body).await {
-        Ok(Ok(body)) => Ok((client, body.to_bytes())),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(RpcError::RequestTooLarge),
-        Ok(Err(_)) => Err(RpcError::InvalidRequest("The body could not be read.")),
-        Err(_) => Err(RpcError::InvalidRequest("The body did not come in time.")),
-    }
+    let body = match tokio::time::timeout(app.rpc.context.config.timeouts.body, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(RpcError::RequestTooLarge),
+        Ok(Err(_)) => return Err(RpcError::InvalidRequest("The body could not be read.")),
+        Err(_) => return Err(RpcError::InvalidRequest("The body did not come in time.")),
+    };
+    Ok((client(app, &head).await?, body))
 }
 
 /// Who makes a request: remembered from the connection's last one where the token is the same and still good.
@@ -210,6 +212,9 @@ pub fn respond(status: StatusCode, content_type: Option<&'static str>, body: Bod
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
@@ -233,12 +238,12 @@ pub fn rpc_error(status: StatusCode, error: RpcError) -> HttpResponse {
 }
 
 async fn not_found() -> HttpResponse {
-    rest::problem_of_route(StatusCode::NOT_FOUND, "There is nothing at this path.")
+    rest::problem_with(StatusCode::NOT_FOUND, &RpcError::UnknownMethod.into())
 }
 
 /// The answer to a method that the path does not have.
 pub async fn wrong_method(allowed: &'static str) -> HttpResponse {
-    let mut response = rest::problem_of_route(StatusCode::METHOD_NOT_ALLOWED, "This path has other methods.");
+    let mut response = rest::problem_with(StatusCode::METHOD_NOT_ALLOWED, &RpcError::UnknownMethod.into());
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }

@@ -1,11 +1,11 @@
 //! The REST endpoints: the same methods under other names, errors as problem documents (RFC 9457).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{Request, StatusCode};
 use jsonrpsee::types::ErrorObjectOwned;
 use serde::Deserialize;
@@ -21,7 +21,24 @@ use crate::rpc::{Answer, Client};
 use crate::users::user::Refusal;
 
 type AppState = State<Arc<App>>;
-type Parameters = Query<BTreeMap<String, String>>;
+type Parameters = Query<Vec<(String, String)>>;
+
+/// The user that a path names. A path that cannot be decoded is told like any other malformed parameter.
+pub struct Name(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = HttpResponse;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpResponse> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(username)) => Ok(Self(username)),
+            Err(_) => {
+                let refusal = Refusal::new("invalid", "is not percent-encoded UTF-8");
+                Err(problem(&RpcError::param("username", refusal).into()))
+            }
+        }
+    }
+}
 
 /// `POST /auth/register`.
 pub async fn register(State(app): AppState, request: Request<Body>) -> HttpResponse {
@@ -34,7 +51,7 @@ pub async fn login(State(app): AppState, request: Request<Body>) -> HttpResponse
 }
 
 /// `GET /users/{username}`, `me` included.
-pub async fn get(State(app): AppState, Path(username): Path<String>, request: Request<Body>) -> HttpResponse {
+pub async fn get(State(app): AppState, Name(username): Name, request: Request<Body>) -> HttpResponse {
     let params = Map::from_iter([("username".to_owned(), json!(username))]);
     without_body(&app, request, StatusCode::OK, Ok((Method::UsersGet, params))).await
 }
@@ -53,7 +70,7 @@ pub async fn list(
 }
 
 /// `PATCH /users/me`.
-pub async fn update_me(State(app): AppState, Path(username): Path<String>, request: Request<Body>) -> HttpResponse {
+pub async fn update_me(State(app): AppState, Name(username): Name, request: Request<Body>) -> HttpResponse {
     if username != "me" {
         return wrong_method("GET").await;
     }
@@ -61,21 +78,21 @@ pub async fn update_me(State(app): AppState, Path(username): Path<String>, reque
 }
 
 /// `DELETE /users/me`.
-pub async fn deactivate_me(State(app): AppState, Path(username): Path<String>, request: Request<Body>) -> HttpResponse {
+pub async fn deactivate_me(State(app): AppState, Name(username): Name, request: Request<Body>) -> HttpResponse {
     if username != "me" {
         return wrong_method("GET").await;
     }
-    deactivate(State(app), Path(username), request).await
+    deactivate(State(app), Name(username), request).await
 }
 
 /// `DELETE /admin/users/{username}`.
-pub async fn deactivate(State(app): AppState, Path(username): Path<String>, request: Request<Body>) -> HttpResponse {
+pub async fn deactivate(State(app): AppState, Name(username): Name, request: Request<Body>) -> HttpResponse {
     let params = Map::from_iter([("username".to_owned(), json!(username))]);
     without_body(&app, request, StatusCode::NO_CONTENT, Ok((Method::UsersDeactivate, params))).await
 }
 
 /// `PATCH /admin/users/{username}`: `users.set_role` when the body is the role alone (with or without `if_rev`).
-pub async fn update(State(app): AppState, Path(username): Path<String>, request: Request<Body>) -> HttpResponse {
+pub async fn update(State(app): AppState, Name(username): Name, request: Request<Body>) -> HttpResponse {
     with_body(&app, request, StatusCode::OK, |mut body| {
         if body.contains_key("role") && body.keys().all(|name| name == "role" || name == "if_rev") {
             body.insert("username".to_owned(), json!(username));
@@ -84,13 +101,6 @@ pub async fn update(State(app): AppState, Path(username): Path<String>, request:
         Ok((Method::UsersUpdate, update_params(&username, body)))
     })
     .await
-}
-
-/// A problem that is not an error of a method.
-pub fn problem_of_route(status: StatusCode, detail: &str) -> HttpResponse {
-    let body =
-        json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "detail": detail});
-    respond(status, Some("application/problem+json"), Body::from(body.to_string()))
 }
 
 /// The params of `users.update` from a body: the patch's members, with two that stand beside it.
@@ -106,10 +116,14 @@ fn update_params(username: &str, mut body: Map<String, Value>) -> Map<String, Va
 }
 
 /// The call that a query string of `GET /users` stands for.
-fn list_params(query: BTreeMap<String, String>) -> Result<(Method, Map<String, Value>), RpcError> {
-    let method = if query.contains_key("q") { Method::UsersSearch } else { Method::UsersList };
+fn list_params(query: Vec<(String, String)>) -> Result<(Method, Map<String, Value>), RpcError> {
+    let method = if query.iter().any(|(name, _)| name == "q") { Method::UsersSearch } else { Method::UsersList };
     let (mut params, mut filter) = (Map::new(), Map::new());
-    for (name, value) in query {
+    for (at, (name, value)) in query.iter().enumerate() {
+        let (name, value) = (name.clone(), value.clone());
+        if query[..at].iter().any(|(earlier, _)| *earlier == name) {
+            return Err(RpcError::param(name, Refusal::new("repeated", "is given twice")));
+        }
         match name.as_str() {
             "limit" => {
                 let not_a_number = |_| RpcError::param("limit", Refusal::new("type", "must be a whole number"));
@@ -135,17 +149,23 @@ async fn with_body(
     success: StatusCode,
     call: impl FnOnce(Map<String, Value>) -> Result<(Method, Map<String, Value>), RpcError>,
 ) -> HttpResponse {
-    if !is_json(request.headers()) {
-        return problem_of_route(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The Content-Type must be application/json.");
-    }
+    let declared = is_json(request.headers());
     let (client, body) = match receive(app, request).await {
         Ok(received) => received,
         Err(error) => return problem(&ErrorObjectOwned::from(error)),
     };
+    if !declared {
+        let error = RpcError::InvalidRequest("The Content-Type must be application/json.");
+        return problem_with(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error.into());
+    }
     let body = match serde_json::from_slice::<StrictJson>(&body) {
         Ok(StrictJson(Value::Object(body))) => body,
         Ok(_) => return problem(&RpcError::InvalidRequest("The body must be a JSON object.").into()),
-        Err(_) => return problem(&RpcError::Parse("The body is not JSON, or gives a member twice.").into()),
+        Err(error) if error.is_data() => {
+            let refusal = Refusal::new("repeated", "a member is given twice");
+            return problem(&RpcError::param("", refusal).into());
+        }
+        Err(_) => return problem(&RpcError::Parse("The body is not JSON.").into()),
     };
     match call(body) {
         Ok((method, params)) => answer(app, &client, method, params, success).await,
@@ -202,7 +222,11 @@ async fn answer(
 
 /// An error of a method as a problem document carrying the same code and data.
 fn problem(error: &ErrorObjectOwned) -> HttpResponse {
-    let status = status_of(error.code());
+    problem_with(status_of(error.code()), error)
+}
+
+/// An error under a status that its code alone would not have.
+pub fn problem_with(status: StatusCode, error: &ErrorObjectOwned) -> HttpResponse {
     let data: Value = error.data().and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
     let after = data["retry_after_ms"].as_u64();
     let mut body = json!({

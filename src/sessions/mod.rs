@@ -8,7 +8,7 @@ mod presence;
 mod sockets;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
@@ -92,6 +92,18 @@ pub struct Peer {
     identity_version: AtomicU32,
     /// Access tokens refused on this connection.
     refused_tokens: AtomicU32,
+    /// Whether an account is being made on this socket.
+    registering: AtomicBool,
+}
+
+/// The only registration under way on a socket, until dropped.
+#[derive(Debug)]
+pub struct Registering<'a>(&'a AtomicBool);
+
+impl Drop for Registering<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl Peer {
@@ -105,6 +117,7 @@ impl Peer {
             identity: Mutex::new(None),
             identity_version: AtomicU32::new(0),
             refused_tokens: AtomicU32::new(0),
+            registering: AtomicBool::new(false),
         }
     }
 
@@ -122,6 +135,15 @@ impl Peer {
     /// Grows with every sign-in and extension.
     pub fn identity_version(&self) -> u32 {
         self.identity_version.load(Ordering::Acquire)
+    }
+
+    /// Begins to make an account; `None` on a socket that belongs to a user or is making one already.
+    pub fn register_alone(&self) -> Option<Registering<'_>> {
+        let is_socket = self.mailbox.is_some();
+        if is_socket && (self.identity().is_some() || self.registering.swap(true, Ordering::AcqRel)) {
+            return None;
+        }
+        Some(Registering(&self.registering))
     }
 
     /// Counts a refused access token and answers how many there have been.

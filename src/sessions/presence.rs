@@ -86,9 +86,9 @@ impl Presence {
     }
 
     /// Tells the user's sockets whose token is older than the user's generation, or all of them when the
-    /// account cannot be used any more, that they are revoked, and closes them. The socket of `actor`
-    /// closes only after its reply.
-    pub fn revoke(&self, user: &User, revocation: Revocation, actor: Option<&Peer>) -> Revoked {
+    /// account cannot be used any more, that they are revoked, and closes them. The socket with
+    /// the id `actor` closes only after its reply.
+    pub fn revoke(&self, user: &User, revocation: Revocation, actor: Option<u64>) -> Revoked {
         let key = user.username.key();
         let peers = self.users.get(&key).map(|online| online.peers.clone()).unwrap_or_default();
         let mut sessions = HashSet::new();
@@ -102,7 +102,7 @@ impl Presence {
             sockets += 1;
             if let Some(mailbox) = &peer.mailbox {
                 mailbox.post(Outbound::Frame(notification("auth.revoked", &json!({"reason": revocation.reason}))));
-                let after_replies = actor.is_some_and(|actor| actor.id == peer.id);
+                let after_replies = actor == Some(peer.id);
                 mailbox.post(Outbound::Close { code: revocation.code, reason: revocation.reason, after_replies });
             }
         }
