@@ -183,13 +183,18 @@ impl<S: Service> Connection<S> {
         Box::pin(finish(self.ws, end)).await;
     }
 
-    /// The next thing to do. Answers and outbound frames come before new calls; the flush comes when
+    /// The next thing to do. Outbound frames and answers come before new calls; the flush comes when
     /// nothing else is ready, so that answers that are ready together leave together.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         match Pin::new(&mut self.ws).poll_ready(cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return Poll::Ready(Event::WriteFailed),
             Poll::Pending => return self.poll_blocked(cx),
+        }
+        if let Some(mailbox) = &self.peer.mailbox
+            && let Poll::Ready(outbound) = mailbox.poll_next(cx)
+        {
+            return Poll::Ready(Event::Outbound(outbound));
         }
         let mut under_way = 0;
         if let Some(calls) = &mut self.calls
@@ -199,12 +204,6 @@ impl<S: Service> Connection<S> {
                 return Poll::Ready(Event::Answered(reply));
             }
             under_way = calls.len();
-        }
-        // Behind the answers: a call that revokes its own socket, or subscribes, has answered before it is told.
-        if let Some(mailbox) = &self.peer.mailbox
-            && let Poll::Ready(outbound) = mailbox.poll_next(cx)
-        {
-            return Poll::Ready(Event::Outbound(outbound));
         }
         if let Some((code, reason)) = self.closing {
             if under_way == 0 {
