@@ -30,7 +30,7 @@ pub struct Directory {
     store: Arc<dyn Store>,
     presence: Arc<Presence>,
     cache: Cache<String, Arc<Account>>,
-    /// Counts applied changes: a read that overlaps one is not cached, since it may be older.
+    /// Counts applied changes: a read that overlaps one may be older, and is made once more.
     applied: AtomicU64,
     /// Held by a change that has met another: those that compete then take turns.
     turn: tokio::sync::Mutex<()>,
@@ -69,9 +69,14 @@ impl Directory {
         }
         let applied = self.applied.load(Ordering::Acquire);
         let Some(user) = self.store.user_get(username).await? else { return Ok(None) };
-        let account = Arc::new(Account::new(user));
-        if applied == self.applied.load(Ordering::Acquire) {
-            self.cache.insert(key, account.clone());
+        let new = || Ok::<_, StoreError>(Arc::new(Account::new(user.clone())));
+        let account = self.cache.get_or_insert_with(&key, new)?;
+        account.update(&user);
+        if applied != self.applied.load(Ordering::Acquire) {
+            // A change may have been applied between the read and the insertion, which no later one will repeat.
+            if let Some(user) = self.store.user_get(username).await? {
+                account.update(&user);
+            }
         }
         Ok(Some(account))
     }

@@ -134,21 +134,27 @@ impl AuthServer for Handlers {
         let password =
             Password::parse(params.password.expose_secret()).map_err(|refusal| RpcError::param("password", refusal))?;
         let account = self.account_of(&params.login).await?;
-        let usable = account.filter(|account| account.user().status == Status::Active);
-        let stored = match &usable {
-            Some(account) => self.store.password_get(&account.user().username).await?,
+        let known = account.map(|account| account.user()).filter(|user| user.status == Status::Active);
+        let stored = match &known {
+            Some(user) => self.store.password_get(&user.username).await?,
             None => None,
         };
         let verdict = self.hashed(self.hasher.verify(password.clone(), stored.clone())).await?;
-        let (Some(account), true) = (usable, verdict != Verdict::Wrong) else {
+        let (Some(known), true) = (known, verdict != Verdict::Wrong) else {
             tracing::info!(target: "audit", event = "login_failed", address = %peer.address);
             return Err(RpcError::BadCredentials);
         };
         if let (Verdict::RightButWeak, Some(old)) = (verdict, stored) {
             let new = self.hashed(self.hasher.hash(password)).await?;
-            self.store.password_upgrade(&account.user().username, old, new).await?;
+            self.store.password_upgrade(&known.username, old, new).await?;
         }
-        tracing::info!(target: "audit", event = "logged_in", user = %account.user().username, address = %peer.address);
+        // Hashing took a while: an account or password that was revoked meanwhile does not log in.
+        let account = self.directory.account(&known.username).await?.ok_or(RpcError::BadCredentials)?;
+        let user = account.user();
+        if user.status != Status::Active || user.generation != known.generation {
+            return Err(RpcError::BadCredentials);
+        }
+        tracing::info!(target: "audit", event = "logged_in", user = %user.username, address = %peer.address);
         self.open_session(peer, account, device)
     }
 
