@@ -20,11 +20,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, error::ProtocolError};
 
 use crate::clock::{Clock, Time};
 use crate::rpc::{Answer, Reply};
-use crate::sessions::{Outbound, Peer, notification};
+use crate::sessions::{Outbound, Peer, When, notification};
 use wire::Wire;
 
 /// tungstenite's default of 128 KiB is zeroed at every read and kept per socket.
@@ -85,7 +85,7 @@ pub struct Connection<S> {
     /// Something was fed since the last flush.
     dirty: bool,
     /// Closing once the calls under way are answered.
-    closing: Option<(u16, &'static str)>,
+    closing: Option<Closing>,
     unparsable: u32,
     timers: Timers,
     /// Called once when the socket signs in.
@@ -114,8 +114,11 @@ enum Event {
     Inbound(Option<Result<Message, Error>>),
     Timer,
     WriteFailed,
-    Finished(u16, &'static str),
+    Finished(Closing),
 }
+
+/// A close that waits for replies: its code, its reason, and the frame to send before it.
+type Closing = (u16, &'static str, Option<Utf8Bytes>);
 
 /// How a socket ends.
 enum End {
@@ -205,9 +208,11 @@ impl<S: Service> Connection<S> {
             }
             under_way = calls.len();
         }
-        if let Some((code, reason)) = self.closing {
-            if under_way == 0 {
-                return Poll::Ready(Event::Finished(code, reason));
+        if self.closing.is_some() {
+            if under_way == 0
+                && let Some(closing) = self.closing.take()
+            {
+                return Poll::Ready(Event::Finished(closing));
             }
         } else if under_way < self.options.calls_in_flight {
             // Do not enter tungstenite's read path, and touch its buffer, when something else woke the task.
@@ -251,11 +256,15 @@ impl<S: Service> Connection<S> {
     fn handle(&mut self, event: Event) -> Option<End> {
         match event {
             Event::Outbound(Outbound::Frame(frame)) => return self.feed(Message::Text(frame)),
-            Event::Outbound(Outbound::Close { code, reason, after_replies: true }) => {
-                self.closing = Some((code, reason));
+            Event::Outbound(Outbound::Close { code, reason, when: When::AfterReplies(told) }) => {
+                self.closing = Some((code, reason, told));
             }
-            Event::Outbound(Outbound::Close { code, reason, after_replies: false }) | Event::Finished(code, reason) => {
+            Event::Outbound(Outbound::Close { code, reason, when: When::Now }) => {
                 return Some(End::Close(code, reason));
+            }
+            Event::Finished((code, reason, told)) => {
+                let gone = told.and_then(|frame| self.feed(Message::Text(frame)));
+                return gone.or(Some(End::Close(code, reason)));
             }
             Event::Answered(reply) => return self.answer(reply),
             Event::Inbound(inbound) => return self.inbound(inbound),

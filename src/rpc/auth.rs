@@ -15,7 +15,7 @@ use crate::auth::hashing::{Busy, Verdict};
 use crate::auth::password::Password;
 use crate::auth::token::AccessToken;
 use crate::clock::Time;
-use crate::sessions::{Account, Identity, Outbound, Peer, Session};
+use crate::sessions::{Account, Identity, Outbound, Peer, Session, When};
 use crate::store::{PasswordHash, StoreError, Unique};
 use crate::users::rules::{self, Act};
 use crate::users::user::{self, Refusal};
@@ -171,7 +171,7 @@ impl AuthServer for Handlers {
                 if let (true, Some(mailbox)) = (bad && peer.count_refused_token() >= MAX_REFUSED_TOKENS, &peer.mailbox)
                 {
                     let (code, reason) = (4500, "invalid token");
-                    mailbox.post(Outbound::Close { code, reason, after_replies: true });
+                    mailbox.post(Outbound::Close { code, reason, when: When::AfterReplies(None) });
                 }
                 return Err(error);
             }

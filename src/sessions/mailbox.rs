@@ -24,9 +24,18 @@ pub enum Outbound {
         code: u16,
         /// The reason, at most 123 bytes.
         reason: &'static str,
-        /// Answer the calls under way first.
-        after_replies: bool,
+        /// When.
+        when: When,
     },
+}
+
+/// When a socket closes.
+#[derive(Debug)]
+pub enum When {
+    /// At once; calls under way are abandoned.
+    Now,
+    /// Once the calls under way are answered, and then this frame, if any, is sent.
+    AfterReplies(Option<Utf8Bytes>),
 }
 
 /// The way to one socket: cheap to clone, never waits.
@@ -58,7 +67,7 @@ impl Mailbox {
         let outbound = match outbound {
             Outbound::Frame(frame) if queue.bytes + frame.len() > MAX_BYTES => {
                 queue.items.clear();
-                Outbound::Close { code: 4002, reason: "stalled reader", after_replies: false }
+                Outbound::Close { code: 4002, reason: "stalled reader", when: When::Now }
             }
             other => other,
         };
@@ -74,7 +83,7 @@ impl Mailbox {
 
     /// Has the socket close at once.
     pub fn close(&self, code: u16, reason: &'static str) {
-        self.post(Outbound::Close { code, reason, after_replies: false });
+        self.post(Outbound::Close { code, reason, when: When::Now });
     }
 
     /// Ready once there is an order to close at once; registers the task otherwise. For the socket's task only.
@@ -82,7 +91,7 @@ impl Mailbox {
         self.0.waker.register(cx.waker());
         let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         match queue.items.back() {
-            Some(Outbound::Close { after_replies: false, .. }) => Poll::Ready(()),
+            Some(Outbound::Close { when: When::Now, .. }) => Poll::Ready(()),
             _ => Poll::Pending,
         }
     }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use serde::Serialize;
 use uuid::Uuid;
 
-pub use mailbox::{Mailbox, Outbound};
+pub use mailbox::{Mailbox, Outbound, When};
 pub use presence::{Presence, Revocation, Revoked, notification};
 pub use sockets::{Admission, Anonymous, Full, Sockets};
 

@@ -8,7 +8,7 @@ use dashmap::mapref::entry::Entry;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::{Account, Identity, Outbound, Peer};
+use super::{Account, Identity, Outbound, Peer, When};
 use crate::users::{User, Username};
 
 /// Why sockets are closed, as `auth.revoked` and the close frame say it.
@@ -100,10 +100,14 @@ impl Presence {
             }
             sessions.insert(identity.session);
             sockets += 1;
-            if let Some(mailbox) = &peer.mailbox {
-                mailbox.post(Outbound::Frame(notification("auth.revoked", &json!({"reason": revocation.reason}))));
-                let after_replies = actor == Some(peer.id);
-                mailbox.post(Outbound::Close { code: revocation.code, reason: revocation.reason, after_replies });
+            let Some(mailbox) = &peer.mailbox else { continue };
+            let Revocation { code, reason } = revocation;
+            let told = notification("auth.revoked", &json!({"reason": reason}));
+            if actor == Some(peer.id) {
+                mailbox.post(Outbound::Close { code, reason, when: When::AfterReplies(Some(told)) });
+            } else {
+                mailbox.post(Outbound::Frame(told));
+                mailbox.close(code, reason);
             }
         }
         Revoked { sessions: sessions.len(), sockets }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use serde_json::json;
 
-use super::{Mailbox, Outbound, notification};
+use super::{Mailbox, Outbound, When, notification};
 
 /// Why a socket is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Sockets {
             let params = json!({"reconnect_after_ms": rand::random_range(0..spread)});
             entry.value().post(Outbound::Frame(notification("system.draining", &params)));
             let (code, reason) = (1012, "the gateway is restarting");
-            entry.value().post(Outbound::Close { code, reason, after_replies: true });
+            entry.value().post(Outbound::Close { code, reason, when: When::AfterReplies(None) });
         }
     }
 }

@@ -158,7 +158,7 @@ async fn every_refusal_has_its_status_and_the_code_of_the_method() {
 #[tokio::test]
 async fn j03_a_body_that_is_no_json_object_is_refused() {
     let gateway = TestGateway::start().await;
-    for (body, code) in [("{", -32700), ("", -32700), ("7", -32600), (r#"{"login":"a","login":"b"}"#, -32700)] {
+    for (body, code) in [("{", -32700), ("", -32700), ("7", -32600), (r#"{"login":"a","login":"b"}"#, -32602)] {
         let response = gateway.rest("POST", "/auth/login", None, Some(body.into())).await;
         let (status, _, problem) = taken(response).await;
         assert_eq!((status, &problem["code"]), (400, &json!(code)), "{body}");
