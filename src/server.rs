@@ -127,7 +127,14 @@ impl Server {
             stopping: CancellationToken::new(),
         });
         let accepting = tokio::spawn(accept(listener, app.clone()));
-        Ok(Self { app, address, data_dir: data_dir.path().to_owned(), accepting, following, _lock: lock })
+        Ok(Self {
+            app,
+            address,
+            data_dir: std::path::absolute(data_dir.path()).unwrap_or_else(|_| data_dir.path().to_owned()),
+            accepting,
+            following,
+            _lock: lock,
+        })
     }
 
     /// Where it listens.

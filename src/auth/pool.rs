@@ -14,7 +14,7 @@ use tracing::error;
 
 /// How much the threads yield to those that answer calls, in steps of `nice` (0 to 19).
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 5;
 
 /// Why a job was not done.
 #[derive(Debug, PartialEq, Eq)]
