@@ -67,6 +67,16 @@ impl Reading {
     }
 }
 
+/// The processor time that all programs of the machine together have used, in steps of 10 ms.
+pub fn whole_machine() -> Result<Duration> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().and_then(|line| line.strip_prefix("cpu ")).ok_or("stat has no first line")?;
+    let ticks: Vec<u64> = line.split_whitespace().filter_map(|ticks| ticks.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq (proc(5)): all but the idle ones.
+    let [user, nice, system, _, _, irq, softirq, ..] = ticks[..] else { return Err("stat is too short".into()) };
+    Ok(Duration::from_millis(10 * (user + nice + system + irq + softirq)))
+}
+
 /// Resident memory in KiB, counted from the page tables: the counter in `status` may lag by a megabyte.
 pub fn resident_kib(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;

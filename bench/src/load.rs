@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::cpu::Spent;
+use crate::Result;
+use crate::cpu::{self, Reading, Spent};
 
 /// Before every measurement, so that buffers, caches and the scheduler have settled.
 const WARM_UP: Duration = Duration::from_millis(400);
@@ -25,6 +26,8 @@ pub struct Measured {
     pub elapsed: Duration,
     /// Processor time of the server.
     pub cpu: Spent,
+    /// Processor time of the load generator.
+    pub generator: Spent,
     /// Nanoseconds from call to answer.
     pub latency: Histogram<u64>,
     /// Nanoseconds by which the generator itself was late; empty in a closed loop.
@@ -35,6 +38,11 @@ impl Measured {
     /// Calls answered a second.
     pub fn rate(&self) -> f64 {
         self.calls as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Calls the server answers in a second of processor time: its saturation on one processor, whatever else ran there.
+    pub fn rate_of_a_processor(&self) -> f64 {
+        1e6 / self.cpu_micros()
     }
 
     /// The server's processor time a call, in microseconds.
@@ -48,10 +56,10 @@ impl Measured {
         if user + system > 0.0 { system / (user + system) } else { 0.0 }
     }
 
-    /// How much of the time the server was ready to run and was not let, between 0 and 1. On a processor of its own
-    /// that is the work of others: a measurement with more than a little of it is worth nothing.
+    /// How much of the time the server, or the generator, was ready to run and was not let, between 0 and 1. On
+    /// processors of their own that is the work of others: with more than a little of it a measurement is worth nothing.
     pub fn disturbance(&self) -> f64 {
-        self.cpu.waited.as_secs_f64() / self.elapsed.as_secs_f64()
+        self.cpu.waited.max(self.generator.waited).as_secs_f64() / self.elapsed.as_secs_f64()
     }
 
     /// A quantile of the latency, in milliseconds.
@@ -62,6 +70,23 @@ impl Measured {
     /// A quantile of the generator's own lateness, in milliseconds.
     pub fn lateness_ms(&self, quantile: f64) -> f64 {
         self.lateness.value_at_quantile(quantile) as f64 / 1e6
+    }
+}
+
+/// The clocks of both processes at one moment.
+struct Clocks {
+    server: Reading,
+    generator: Reading,
+}
+
+impl Clocks {
+    fn read(server: u32) -> Result<Self> {
+        Ok(Self { server: cpu::read(server)?, generator: cpu::read(std::process::id())? })
+    }
+
+    /// What the server and the generator used until a later moment.
+    fn until(&self, later: &Clocks) -> (Spent, Spent) {
+        (self.server.until(&later.server), self.generator.until(&later.generator))
     }
 }
 

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use crate::Result;
 use crate::gateway::{Gateway, Settings};
-use crate::load::Measured;
 use crate::placement::{Placement, Processors};
 use crate::table::{Figure, Outcome};
 
@@ -100,18 +99,6 @@ fn median(values: impl IntoIterator<Item = f64>) -> f64 {
         odd if odd % 2 == 1 => values[odd / 2],
         even => f64::midpoint(values[even / 2 - 1], values[even / 2]),
     }
-}
-
-/// A line for the reader when other programs took the server's processor while it was measured.
-fn disturbance<'a>(measured: impl IntoIterator<Item = &'a Measured>) -> Option<String> {
-    const HARMLESS: f64 = 0.02;
-    let share = median(measured.into_iter().map(Measured::disturbance));
-    (share > HARMLESS).then(|| {
-        format!(
-            "other programs kept the servers waiting {:.0} % of the time: repeat it on a quiet machine",
-            share * 100.0
-        )
-    })
 }
 
 fn micros(value: f64) -> Figure {

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::{Measured, Tally, WARM_UP, histogram};
+use super::{Clocks, Measured, Tally, WARM_UP, histogram};
+use crate::Result;
 use crate::client::{Connection, Fleet};
 use crate::wire::FIRST_ID;
-use crate::{Result, cpu};
 
 /// What the connections look at between two answers.
 #[derive(Default)]
@@ -27,16 +27,16 @@ pub async fn measure(fleet: &mut Fleet, pid: u32, depth: usize, duration: Durati
         .collect();
 
     sleep(WARM_UP).await;
-    let (before, started) = (cpu::read(pid)?, Instant::now());
+    let (before, started) = (Clocks::read(pid)?, Instant::now());
     phase.counting.store(true, Ordering::Relaxed);
     sleep(duration).await;
     phase.counting.store(false, Ordering::Relaxed);
-    let (elapsed, after) = (started.elapsed(), cpu::read(pid)?);
+    let (elapsed, after) = (started.elapsed(), Clocks::read(pid)?);
 
     phase.stopping.store(true, Ordering::Relaxed);
     fleet.park_when_done(calling).await?;
-    let (calls, latency) = (tally.calls(), tally.latency());
-    Ok(Measured { calls, elapsed, cpu: before.until(&after), latency, lateness: histogram() })
+    let (calls, latency, (cpu, generator)) = (tally.calls(), tally.latency(), before.until(&after));
+    Ok(Measured { calls, elapsed, cpu, generator, latency, lateness: histogram() })
 }
 
 async fn keep_calling(

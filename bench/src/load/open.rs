@@ -9,10 +9,11 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use super::{Measured, Tally, WARM_UP, histogram};
+use super::{Clocks, Measured, Tally, WARM_UP, histogram};
+use crate::Result;
 use crate::client::{Connection, Fleet, write_now};
+use crate::cpu::Spent;
 use crate::wire::{Call, FIRST_ID};
-use crate::{Result, cpu};
 
 /// How long answers may be outstanding after the last call.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,8 +45,8 @@ pub async fn measure(fleet: &mut Fleet, pid: u32, rate: f64, pace: Pace, duratio
     drop(stopping);
     // A connection that broke says why; that its calls were not answered is only the consequence.
     fleet.park_when_done(reading).await?;
-    let (calls, cpu) = sent?;
-    Ok(Measured { calls, elapsed: duration, cpu, latency: tally.latency(), lateness: sender.lateness })
+    let (calls, (cpu, generator)) = sent?;
+    Ok(Measured { calls, elapsed: duration, cpu, generator, latency: tally.latency(), lateness: sender.lateness })
 }
 
 /// When each call is meant to leave: call number `n` after `n` gaps, on connection `n` modulo their number.
@@ -96,12 +97,13 @@ impl Sender {
         Self { lines: connections.iter().map(line).collect(), schedule, pace, next: 0, lateness: histogram() }
     }
 
-    /// Warms up, sends, and waits for the last answer. Returns the calls measured and what they cost the server.
-    async fn run(&mut self, pid: u32, duration: Duration, tally: &Tally) -> Result<(u64, cpu::Spent)> {
+    /// Warms up, sends, and waits for the last answer. Returns the calls measured, what they cost the server and what
+    /// they cost the generator.
+    async fn run(&mut self, pid: u32, duration: Duration, tally: &Tally) -> Result<(u64, (Spent, Spent))> {
         let warm = self.schedule.number_at(WARM_UP);
         self.send_until(warm).await?;
         self.lateness.reset();
-        let before = cpu::read(pid)?;
+        let before = Clocks::read(pid)?;
         let end = self.schedule.number_at(WARM_UP + duration);
         self.send_until(end).await?;
 
@@ -115,7 +117,7 @@ impl Sender {
             }
             sleep(Duration::from_millis(1)).await;
         }
-        Ok((end - warm, before.until(&cpu::read(pid)?)))
+        Ok((end - warm, before.until(&Clocks::read(pid)?)))
     }
 
     async fn send_until(&mut self, end: u64) -> Result<()> {

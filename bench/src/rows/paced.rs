@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::pair::{Pair, announce_pause};
-use super::{Plan, Server, disturbance, median, millis};
+use super::pair::{Pair, Rounds, announce_pause};
+use super::{Plan, Server, median, millis};
 use crate::Result;
 use crate::load::{Measured, closed, open};
 use crate::table::Outcome;
@@ -17,23 +17,24 @@ const GATE_MS: f64 = 2.0;
 pub async fn measure(plan: &Plan) -> Result<Vec<Outcome>> {
     let mut pair = Pair::start(plan, Carrier::WebSocket, SOCKETS).await?;
     let (fleet, pid) = pair.side(Server::Gateway);
-    let saturation = closed::measure(fleet, pid, 1, plan.duration).await?.rate();
+    let saturation = closed::measure(fleet, pid, 1, plan.duration).await?.rate_of_a_processor();
     let rate = saturation / 2.0;
     eprintln!("  saturation {saturation:.0}/s, paced at {rate:.0}/s");
     if let Some(server) = plan.pause {
         hold(&mut pair, server, rate).await?;
     }
 
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for round in 1..=plan.rounds {
-        for (server, measured) in [(Server::Gateway, &mut ours), (Server::Reference, &mut theirs)] {
-            let (fleet, pid) = pair.side(server);
-            measured.push(open::measure(fleet, pid, rate, open::Pace::Spin, plan.duration).await?);
-        }
-        let p99 = |measured: &[Measured]| measured.last().map_or(f64::NAN, |last| last.latency_ms(0.99));
-        eprintln!("  round {round}: p99 {:.2} ms, reference {:.2} ms", p99(&ours), p99(&theirs));
+    let mut rounds = Rounds::default();
+    while rounds.wants_more(plan) {
+        let (fleet, pid) = pair.side(Server::Gateway);
+        let ours = open::measure(fleet, pid, rate, open::Pace::Spin, plan.duration).await?;
+        let (fleet, pid) = pair.side(Server::Reference);
+        let theirs = open::measure(fleet, pid, rate, open::Pace::Spin, plan.duration).await?;
+        eprintln!("  p99 {:.2} ms, reference {:.2} ms", ours.latency_ms(0.99), theirs.latency_ms(0.99));
+        rounds.add(ours, theirs);
     }
     pair.stop().await?;
+    let rounds = rounds.quietest(plan.rounds);
 
     let quantile = |measured: &[Measured], at| median(measured.iter().map(|one| one.latency_ms(at)));
     let line = |name, measured: &[Measured]| {
@@ -45,11 +46,11 @@ pub async fn measure(plan: &Plan) -> Result<Vec<Outcome>> {
     };
     let mut details = vec![
         format!("saturation {saturation:.0} calls/s on one core; both paced at {rate:.0}/s"),
-        line("ours", &ours),
-        line("reference", &theirs),
+        line("ours", &rounds.ours),
+        line("reference", &rounds.theirs),
     ];
-    details.extend(disturbance(ours.iter().chain(&theirs)));
-    let (p99, their_p99) = (quantile(&ours, 0.99), quantile(&theirs, 0.99));
+    details.extend(rounds.warning());
+    let (p99, their_p99) = rounds.medians(|measured| measured.latency_ms(0.99));
     Ok(vec![Outcome {
         row: 2,
         what: format!("p99 of {SOCKETS} sockets at half of saturation"),

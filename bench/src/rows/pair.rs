@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Plan, Server, disturbance, median};
+use super::{Plan, Server, median};
 use crate::Result;
 use crate::client::Fleet;
 use crate::gateway::Gateway;
@@ -13,6 +13,9 @@ use crate::load::{Measured, closed};
 use crate::placement::Placement;
 use crate::reference::{Reference, Reply};
 use crate::wire::{Carrier, call_text};
+
+/// The share of the time that server or generator may wait for their own processors in a round that counts.
+const HARMLESS: f64 = 0.02;
 
 /// Both servers on one processor (in turn: an idle server costs nothing), with their connections open.
 pub struct Pair {
@@ -23,6 +26,7 @@ pub struct Pair {
 }
 
 /// What both did in the rounds of one row.
+#[derive(Default)]
 pub struct Rounds {
     /// The gateway, a round each.
     pub ours: Vec<Measured>,
@@ -55,23 +59,22 @@ impl Pair {
 
     /// Closed loops, ours and the reference's in turn.
     pub async fn closed_rounds(&mut self, plan: &Plan, depth: usize) -> Result<Rounds> {
-        let mut rounds = Rounds { ours: Vec::new(), theirs: Vec::new() };
-        for round in 1..=plan.rounds {
+        let mut rounds = Rounds::default();
+        while rounds.wants_more(plan) {
             let (fleet, pid) = self.side(Server::Gateway);
             let ours = closed::measure(fleet, pid, depth, plan.duration).await?;
             let (fleet, pid) = self.side(Server::Reference);
             let theirs = closed::measure(fleet, pid, depth, plan.duration).await?;
             eprintln!(
-                "  round {round}: {:.2} µs at {:.0}/s, reference {:.2} µs at {:.0}/s",
+                "  {:.2} µs at {:.0}/s, reference {:.2} µs at {:.0}/s",
                 ours.cpu_micros(),
                 ours.rate(),
                 theirs.cpu_micros(),
                 theirs.rate()
             );
-            rounds.ours.push(ours);
-            rounds.theirs.push(theirs);
+            rounds.add(ours, theirs);
         }
-        Ok(rounds)
+        Ok(rounds.quietest(plan.rounds))
     }
 
     /// The connections to one of them, and its process.
@@ -101,6 +104,42 @@ impl Pair {
 }
 
 impl Rounds {
+    /// Whether to go on: until there are as many undisturbed rounds as planned, or three times as many of any kind.
+    pub fn wants_more(&self, plan: &Plan) -> bool {
+        let quiet = (0..self.ours.len()).filter(|&round| self.disturbance(round) <= HARMLESS).count();
+        quiet < plan.rounds && self.ours.len() < 3 * plan.rounds
+    }
+
+    /// Adds one round.
+    pub fn add(&mut self, ours: Measured, theirs: Measured) {
+        self.ours.push(ours);
+        self.theirs.push(theirs);
+    }
+
+    /// The rounds in which others took the least of the processors. What they measured does not matter.
+    pub fn quietest(self, rounds: usize) -> Self {
+        let mut order: Vec<usize> = (0..self.ours.len()).collect();
+        order.sort_by(|&one, &other| self.disturbance(one).total_cmp(&self.disturbance(other)));
+        order.truncate(rounds);
+        let pick = |measured: &[Measured]| order.iter().map(|&round| measured[round].clone()).collect();
+        Self { ours: pick(&self.ours), theirs: pick(&self.theirs) }
+    }
+
+    fn disturbance(&self, round: usize) -> f64 {
+        self.ours[round].disturbance().max(self.theirs[round].disturbance())
+    }
+
+    /// A line for the reader when no quiet rounds were to be had.
+    pub fn warning(&self) -> Option<String> {
+        let share = median((0..self.ours.len()).map(|round| self.disturbance(round)));
+        (share > HARMLESS).then(|| {
+            format!(
+                "others kept server or generator waiting {:.0} % of the time: repeat it on a quiet machine",
+                share * 100.0
+            )
+        })
+    }
+
     /// Median processor time a call, in microseconds: ours and the reference's.
     pub fn cpu_micros(&self) -> (f64, f64) {
         self.medians(Measured::cpu_micros)
@@ -129,7 +168,7 @@ impl Rounds {
         };
         let ours = line("ours", rate, p50, p99, kernel);
         let theirs = line("reference", their_rate, their_p50, their_p99, their_kernel);
-        [ours, theirs].into_iter().chain(disturbance(self.ours.iter().chain(&self.theirs))).collect()
+        [ours, theirs].into_iter().chain(self.warning()).collect()
     }
 }
 
