@@ -56,6 +56,10 @@ pub async fn create(config: &Config, username: &str, email: &str, from_stdin: bo
     let email = Email::parse(email).map_err(refused("the e-mail address"))?;
 
     let data_dir = DataDir::open(&config.data_dir).map_err(StartError::from)?;
+    if !data_dir.database().exists() {
+        let folder = std::path::absolute(data_dir.path()).unwrap_or_else(|_| data_dir.path().to_owned());
+        eprintln!("doorward: these are the first users in {}", folder.display());
+    }
     let store = open_store(&data_dir)?;
     if store.user_get(&username).await?.is_some() {
         return Err(StoreError::AlreadyExists(Unique::Username).into());

@@ -45,6 +45,11 @@ pub trait Service: Send + 'static {
     /// Takes a text message.
     fn text(&mut self, text: &str) -> Answer;
 
+    /// Whether it has as much under way as it may have: the socket is not read until something is done.
+    fn is_full(&self) -> bool {
+        false
+    }
+
     /// Takes a binary message; `None` refuses it with 1003.
     fn binary(&mut self, _data: Bytes) -> Option<Bytes> {
         None
@@ -214,7 +219,7 @@ impl<S: Service> Connection<S> {
             {
                 return Poll::Ready(Event::Finished(closing));
             }
-        } else if under_way < self.options.calls_in_flight {
+        } else if under_way < self.options.calls_in_flight && !self.service.is_full() {
             // Do not enter tungstenite's read path, and touch its buffer, when something else woke the task.
             if self.maybe_buffered || self.ws.get_ref().poll_read_ready(cx).is_ready() {
                 match Pin::new(&mut self.ws).poll_next(cx) {
@@ -354,6 +359,7 @@ impl<S: Service> Connection<S> {
         }
         // A socket that is not read cannot show its pong.
         let unread = self.timers.stalled.is_some()
+            || self.service.is_full()
             || self.calls.as_ref().is_some_and(|calls| calls.len() >= self.options.calls_in_flight);
         if due(self.timers.pong.map(|since| since + self.options.pong)) {
             if !unread {
@@ -439,8 +445,10 @@ async fn finish(mut ws: WebSocketStream<Wire>, end: End) {
         End::Gone => return,
         End::ByPeer => tokio::time::timeout(CLOSE_TIMEOUT, ws.flush()).await,
         End::Close(code, reason) => {
+            // One who accepts nothing is not waited for again.
+            let patience = if code == 4002 { LINGER } else { CLOSE_TIMEOUT };
             let frame = CloseFrame { code: code.into(), reason: reason.into() };
-            tokio::time::timeout(CLOSE_TIMEOUT, ws.send(Message::Close(Some(frame)))).await
+            tokio::time::timeout(patience, ws.send(Message::Close(Some(frame)))).await
         }
     };
     if !matches!(told, Ok(Ok(()) | Err(Error::ConnectionClosed))) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use quick_cache::sync::Cache;
+use tokio::sync::Notify;
 
 use crate::sessions::{Account, Peer, Presence, Revocation, Revoked};
 use crate::store::{PasswordChange, PasswordHash, Store, StoreError};
@@ -35,8 +36,10 @@ pub struct Directory {
     /// Held by a change that has met another: those that compete then take turns.
     turn: tokio::sync::Mutex<()>,
     /// Revisions that this node is writing, by username and number, with how many try each. Whoever succeeds
-    /// applies it, knowing which socket asked; [`follow`] leaves these to them.
+    /// applies it, knowing which socket asked; [`follow`] comes after them.
     writing: DashMap<(String, u64), usize>,
+    /// Told when one of them has been written, or not.
+    written: Notify,
 }
 
 /// What a change led to.
@@ -58,6 +61,7 @@ impl Directory {
             applied: AtomicU64::new(0),
             turn: <_>::default(),
             writing: DashMap::new(),
+            written: Notify::new(),
         }
     }
 
@@ -86,13 +90,23 @@ impl Directory {
         Ok(self.account(username).await?.map(|account| account.user()))
     }
 
-    /// Keeps a new user and answers with its account.
-    pub async fn create(&self, user: User, password: PasswordHash) -> Result<Arc<Account>, StoreError> {
-        self.store.user_create(user.clone(), password).await?;
-        let account = Arc::new(Account::new(Arc::new(user)));
-        self.applied.fetch_add(1, Ordering::AcqRel);
-        self.cache.insert(account.user().username.key(), account.clone());
-        Ok(account)
+    /// Keeps a new user, at the request of `actor`, and answers with its account.
+    pub async fn create(
+        self: &Arc<Self>,
+        user: User,
+        password: PasswordHash,
+        actor: &Arc<Peer>,
+    ) -> Result<Arc<Account>, StoreError> {
+        let (directory, actor) = (self.clone(), actor.clone());
+        let created = tokio::spawn(async move {
+            directory.store.user_create(user.clone(), password).await?;
+            let account = Arc::new(Account::new(Arc::new(user)));
+            directory.applied.fetch_add(1, Ordering::AcqRel);
+            directory.cache.insert(account.user().username.key(), account.clone());
+            audit(&account.user(), &actor);
+            Ok(account)
+        });
+        created.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(error.to_string())))
     }
 
     /// Changes a user: `next` computes the new state from the current one, or `None` when nothing would change.
@@ -105,7 +119,7 @@ impl Directory {
         username: &Username,
         if_rev: Option<u64>,
         password: PasswordChange,
-        actor: &Peer,
+        actor: &Arc<Peer>,
         next: impl Fn(&User) -> Result<Option<User>, E>,
     ) -> Result<Changed, E> {
         let mut turn = None;
@@ -119,7 +133,7 @@ impl Directory {
                 return Ok(Changed { user: current, revoked: Revoked::default() });
             };
             // A task of its own: a caller who leaves does not keep what was written from being applied.
-            let write = tokio::spawn(self.clone().write(Arc::new(user), password.clone(), actor.id));
+            let write = tokio::spawn(self.clone().write(Arc::new(user), password.clone(), actor.clone()));
             match write.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(error.to_string()))) {
                 Ok(changed) => return Ok(changed),
                 Err(StoreError::RevConflict { .. }) if if_rev.is_none() => {
@@ -139,22 +153,23 @@ impl Directory {
         self: Arc<Self>,
         user: Arc<User>,
         password: PasswordChange,
-        actor: u64,
+        actor: Arc<Peer>,
     ) -> Result<Changed, StoreError> {
-        let _writing = Writing::begin(&self.writing, (user.username.key(), user.rev));
-        match self.store.user_replace(User::clone(&user), password).await {
-            Ok(_) => {
-                let revoked = self.apply(&user, Some(actor));
-                Ok(Changed { user, revoked })
+        let _writing = Writing::begin(&self.writing, &self.written, (user.username.key(), user.rev));
+        self.store.user_replace(User::clone(&user), password).await?;
+        let revoked = self.apply(&user, Some(actor.id));
+        audit(&user, &actor);
+        Ok(Changed { user, revoked })
+    }
+
+    /// Waits until nobody here is writing this revision.
+    async fn settled(&self, revision: &(String, u64)) {
+        loop {
+            let written = self.written.notified();
+            if !self.writing.contains_key(revision) {
+                return;
             }
-            Err(StoreError::RevConflict { current_rev }) => {
-                // Another process may have written this revision, and `follow` have left it to us.
-                if let Some(current) = self.store.user_get(&user.username).await? {
-                    self.apply(&current, None);
-                }
-                Err(StoreError::RevConflict { current_rev })
-            }
-            Err(error) => Err(error),
+            written.await;
         }
     }
 
@@ -167,23 +182,33 @@ impl Directory {
         if let Some(account) = self.cache.get(&key) {
             account.update(user);
         }
-        if let Some(account) = self.presence.account(&key) {
-            account.update(user);
-        }
-        self.presence.revoke(user, revocation(user), actor)
+        let Some(account) = self.presence.account(&key) else { return Revoked::default() };
+        account.update(user);
+        // By the newest state: a change that arrives late does not close what a later one has allowed again.
+        let user = account.user();
+        self.presence.revoke(&user, revocation(&user), actor)
     }
+}
+
+/// One line of the audit trail: who changed whom, how, and from where. Values are never in it.
+fn audit(user: &User, actor: &Peer) {
+    let change = &user.last_change;
+    let by = change.actor.as_ref().map_or("", Username::as_str);
+    let fields = change.fields.join(",");
+    tracing::info!(target: "audit", event = ?change.kind, actor = by, user = %user.username, fields, address = %actor.address);
 }
 
 /// A revision that is being written here, until dropped.
 struct Writing<'a> {
     all: &'a DashMap<(String, u64), usize>,
+    ended: &'a Notify,
     revision: (String, u64),
 }
 
 impl<'a> Writing<'a> {
-    fn begin(all: &'a DashMap<(String, u64), usize>, revision: (String, u64)) -> Self {
+    fn begin(all: &'a DashMap<(String, u64), usize>, ended: &'a Notify, revision: (String, u64)) -> Self {
         *all.entry(revision.clone()).or_default() += 1;
-        Self { all, revision }
+        Self { all, ended, revision }
     }
 }
 
@@ -195,6 +220,7 @@ impl Drop for Writing<'_> {
                 tries.remove();
             }
         }
+        self.ended.notify_waiters();
     }
 }
 
@@ -215,9 +241,8 @@ pub async fn follow(directory: Arc<Directory>, store: Arc<dyn Store>, mut seq: u
             Ok(records) => {
                 for record in &records {
                     let revision = (record.user.username.key(), record.user.rev);
-                    if !directory.writing.contains_key(&revision) {
-                        directory.apply(&record.user, None);
-                    }
+                    directory.settled(&revision).await;
+                    directory.apply(&record.user, None);
                     seq = record.seq;
                 }
                 if records.len() < FOLLOW_PAGE {

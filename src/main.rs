@@ -111,6 +111,9 @@ fn fail(error: impl std::fmt::Display) -> ExitCode {
 /// Sends log lines to standard error. The other commands only tell what went wrong.
 fn start_log(config: &Config, serving: bool) {
     let targets: Targets = config.log.parse().expect("`config` has checked it");
+    // These two write whole frames at their lowest levels, passwords and tokens in them.
+    let targets =
+        targets.with_target("tungstenite", tracing::Level::INFO).with_target("tokio_tungstenite", tracing::Level::INFO);
     let targets = if serving { targets } else { Targets::new().with_default(tracing::Level::ERROR) };
     let lines =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
@@ -132,7 +135,8 @@ async fn serve(config: Config) -> ExitCode {
     let address = server.address();
     println!("Doorward {} listens on http://{address} (WebSocket: ws://{address}/rpc).", env!("CARGO_PKG_VERSION"));
     println!("Users are kept in {}.", server.data_dir().display());
-    println!("Make the first admin from another terminal: doorward admin create NAME --email ADDRESS");
+    let program = std::env::current_exe().map_or_else(|_| "doorward".to_owned(), |path| path.display().to_string());
+    println!("Make the first admin from another terminal, in this folder: {program} admin create NAME --email ADDRESS");
     println!("Ctrl-C stops it.");
     either(&mut terminate, &mut interrupt).await;
     tracing::info!("stopping; a second signal stops at once");

@@ -3,7 +3,7 @@
 //! The accept loop is our own: it puts a deadline on half-sent heads and tracks upgraded sockets, which
 //! `axum::serve` does not.
 
-mod health;
+pub mod health;
 mod http;
 mod rest;
 mod upgrade;
@@ -80,6 +80,8 @@ pub struct App {
     pub sockets: Arc<Sockets>,
     /// The bounds of each.
     pub connection: Arc<connection::Options>,
+    /// The last answer of `/readyz` about the store.
+    pub last_check: health::LastCheck,
     /// Tasks that serve connections and sockets.
     pub tasks: TaskTracker,
     /// Cancelled when the gateway begins to stop.
@@ -123,6 +125,7 @@ impl Server {
             rpc: Arc::new(Rpc::new(context)),
             sockets: Arc::default(),
             connection: Arc::new(connection),
+            last_check: health::LastCheck::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         });

@@ -10,11 +10,12 @@ use uuid::Uuid;
 
 use super::error::{FieldError, RpcError};
 use super::params::Named;
-use super::{Context, Handlers, UserView, peer_of};
+use super::{Context, Handlers, UserView, allow, peer_of};
 use crate::auth::hashing::{Busy, Verdict};
 use crate::auth::password::Password;
 use crate::auth::token::AccessToken;
 use crate::clock::Time;
+use crate::permission::{Method, Target};
 use crate::sessions::{Account, Identity, Outbound, Peer, Session, When};
 use crate::store::{PasswordHash, StoreError, Unique};
 use crate::users::rules::{self, Act};
@@ -120,10 +121,8 @@ impl AuthServer for Handlers {
         // A new account is nobody who could be signed in here: refused before it is made.
         let _alone = peer.register_alone().ok_or(RpcError::OtherIdentity)?;
         let new = NewUser::check(&params.username, &params.email, params.display_name.as_deref())?;
-        let username = new.username.clone();
-        let act = Act { actor: Some(username.clone()), at: self.clock.now(), reason: None };
-        let account = self.create_user(new, &params.password, Role::User, act).await?;
-        tracing::info!(target: "audit", event = "registered", user = %username, address = %peer.address);
+        let act = Act { actor: Some(new.username.clone()), at: self.clock.now(), reason: None };
+        let account = self.create_user(peer, new, &params.password, Role::User, act).await?;
         self.open_session(peer, account, device)
     }
 
@@ -145,8 +144,7 @@ impl AuthServer for Handlers {
             return Err(RpcError::BadCredentials);
         };
         if let (Verdict::RightButWeak, Some(old)) = (verdict, stored) {
-            let new = self.hashed(self.hasher.hash(password)).await?;
-            self.store.password_upgrade(&known.username, old, new).await?;
+            self.upgrade_hash(&known.username, password, old).await;
         }
         // Hashing took a while: an account or password that was revoked meanwhile does not log in.
         let account = self.directory.account(&known.username).await?.ok_or(RpcError::BadCredentials)?;
@@ -212,6 +210,7 @@ impl Context {
     /// Makes a user with a password that the policy accepts.
     pub(super) async fn create_user(
         &self,
+        actor: &Arc<Peer>,
         new: NewUser,
         password: &SecretString,
         role: Role,
@@ -225,8 +224,12 @@ impl Context {
             return Err(StoreError::AlreadyExists(Unique::Email).into());
         }
         let hash = self.new_password_hash("password", password, &new.username, new.email.as_str()).await?;
+        if act.actor.as_ref() != Some(&new.username) {
+            // Hashing took a while: an admin who makes others may have lost the right meanwhile.
+            allow(&actor.caller(), Method::UsersCreate, Target::Nobody)?;
+        }
         let user = rules::create(new.username, new.email, new.display_name, role, act);
-        Ok(self.directory.create(user, hash).await?)
+        Ok(self.directory.create(user, hash, actor).await?)
     }
 
     /// The hash of a new password that the policy accepts.
@@ -250,6 +253,14 @@ impl Context {
         match tokio::time::timeout(patience, work).await {
             Ok(done) => Ok(done?),
             Err(_) => Err(RpcError::ServerBusy { retry_after: patience }),
+        }
+    }
+
+    /// Replaces a hash of lower cost, if that can be done now: the login does not depend on it.
+    async fn upgrade_hash(&self, username: &Username, password: Password, old: PasswordHash) {
+        let Ok(new) = self.hashed(self.hasher.hash(password)).await else { return };
+        if let Err(error) = self.store.password_upgrade(username, old, new).await {
+            tracing::warn!(%error, "a password hash of lower cost stays");
         }
     }
 
@@ -295,12 +306,12 @@ impl Context {
         let account = self.directory.account(&claims.username).await?.ok_or(RpcError::SessionEnded)?;
         let identity =
             Identity { account, session: claims.session, generation: claims.generation, expires_at: claims.expires_at };
-        if is_current(&identity) { Ok(identity) } else { Err(RpcError::SessionEnded) }
+        if identity.is_current() { Ok(identity) } else { Err(RpcError::SessionEnded) }
     }
 
     /// Whether an identity that was good is so still: the token has not expired, nor been revoked.
     pub fn is_good(&self, identity: &Identity) -> bool {
-        self.clock.now() < identity.expires_at && is_current(identity)
+        self.clock.now() < identity.expires_at && identity.is_current()
     }
 
     /// Signs a socket in under an identity, or extends it.
@@ -328,7 +339,7 @@ impl Context {
 
     /// A revocation that ran between the check of the token and the binding did not see this socket.
     fn still_current(&self, peer: &Arc<Peer>, account: Arc<Account>) -> Result<Arc<Account>, RpcError> {
-        if peer.identity().is_some_and(|identity| is_current(&identity)) {
+        if peer.identity().is_some_and(|identity| identity.is_current()) {
             return Ok(account);
         }
         if let Some(mailbox) = &peer.mailbox {
@@ -336,12 +347,6 @@ impl Context {
         }
         Err(RpcError::SessionEnded)
     }
-}
-
-/// Whether an identity is still good for its user.
-fn is_current(identity: &Identity) -> bool {
-    let user = identity.account.user();
-    user.status == Status::Active && identity.generation == user.generation
 }
 
 fn session_of(peer: &Peer, id: Uuid, device: Option<String>, now: Time) -> Session {

@@ -14,8 +14,8 @@ use crate::store::PageKey;
 
 /// Bytes of the seal: a forgery succeeds once in 2^128.
 const SEAL_BYTES: usize = 16;
-/// The longest cursor that is looked at.
-const MAX_CHARS: usize = 2048;
+/// The longest cursor that is looked at: a display name may fold to a multiple of its length.
+const MAX_CHARS: usize = 16 << 10;
 
 /// The key that seals cursors. Nodes that share `JWT_SECRET` accept each other's.
 #[derive(Clone)]

@@ -22,6 +22,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use jsonrpsee::core::server::{MethodCallback, MethodResponse, Methods};
 use jsonrpsee::types::{ErrorObjectOwned, Id, Params};
 use jsonrpsee::{ConnectionId, Extensions};
+use tokio::sync::Semaphore;
 
 pub use envelope::MAX_DEPTH;
 use error::RpcError;
@@ -70,14 +71,21 @@ pub struct Client {
     pub peer: Arc<Peer>,
     /// Carries the peer through jsonrpsee to the handlers.
     extensions: Extensions,
+    /// A permit for each member of a batch that may be under way.
+    calls: Arc<Semaphore>,
 }
 
 impl Client {
-    /// The client behind a peer.
-    pub fn new(peer: Arc<Peer>) -> Self {
+    /// The client behind a peer, with at most this many members of batches under way at once.
+    pub fn new(peer: Arc<Peer>, calls_in_flight: usize) -> Self {
         let mut extensions = Extensions::new();
         extensions.insert(peer.clone());
-        Self { peer, extensions }
+        Self { peer, extensions, calls: Arc::new(Semaphore::new(calls_in_flight)) }
+    }
+
+    /// Whether its batches have as many members under way as it may have calls.
+    pub fn is_full(&self) -> bool {
+        self.calls.available_permits() == 0
     }
 }
 
@@ -167,7 +175,7 @@ impl Rpc {
     /// Takes one message of a client: a call, a notification or a batch.
     pub fn dispatch(self: &Arc<Self>, client: &Client, text: &str) -> Answer {
         match envelope::open(text, self.context.config.limits.batch_calls) {
-            Ok(envelope::Message::Single(text)) => self.single(client, text),
+            Ok(envelope::Message::Single(text)) => self.single(client, envelope::read(text)),
             Ok(envelope::Message::Batch(members)) => {
                 let members = members.iter().map(|member| member.get().to_owned()).collect();
                 Answer::Later(self.clone().batch(client.clone(), members).boxed())
@@ -176,8 +184,8 @@ impl Rpc {
         }
     }
 
-    fn single(&self, client: &Client, text: &str) -> Answer {
-        let request = match envelope::read(text) {
+    fn single(&self, client: &Client, read: Result<envelope::Request<'_>, envelope::Rejected<'_>>) -> Answer {
+        let request = match read {
             Ok(request) => request,
             Err(rejected) if rejected.id == "null" => return Answer::Now(Reply::refused(rejected.error)),
             Err(rejected) => return Answer::Now(Reply::answered(Some(error_text(rejected.id, rejected.error)))),
@@ -242,26 +250,28 @@ impl Rpc {
 
     /// Runs the members of a batch beside each other and answers in their order.
     async fn batch(self: Arc<Self>, client: Client, members: Vec<String>) -> Reply {
-        let at_once = self.context.config.limits.calls_in_flight;
         let mut replies = stream::iter(members)
             .map(|member| {
                 let (rpc, client) = (self.clone(), client.clone());
                 async move {
-                    let id = match envelope::read(&member) {
+                    // Held until the reply is taken, so that replies that wait for an earlier one are bounded too.
+                    let permit = client.calls.clone().acquire_owned().await.ok();
+                    let read = envelope::read(&member);
+                    let id = match &read {
                         Ok(request) => request.id.map(str::to_owned),
                         Err(rejected) => Some(rejected.id.to_owned()),
                     };
-                    let reply = match rpc.single(&client, &member) {
+                    let reply = match rpc.single(&client, read) {
                         Answer::Now(reply) => reply,
                         Answer::Later(reply) => reply.await,
                     };
-                    (id, reply.text)
+                    (id, reply.text, permit)
                 }
             })
-            .buffered(at_once);
+            .buffered(self.context.config.limits.calls_in_flight);
         let max = self.context.config.limits.reply_bytes;
         let mut text = String::from("[");
-        while let Some((id, reply)) = replies.next().await {
+        while let Some((id, reply, _permit)) = replies.next().await {
             let Some(mut reply) = reply else { continue };
             if text.len() + reply.len() + 2 > max {
                 reply = error_text(id.as_deref().unwrap_or("null"), RpcError::ResponseTooLarge);

@@ -12,8 +12,8 @@ use super::params::{Named, StrictJson, Who, given, nullable};
 use super::{Handlers, UserView, allow, peer_of};
 use crate::auth::hashing::Verdict;
 use crate::auth::password::Password;
-use crate::permission::{Method, Target};
-use crate::sessions::{CallerUser, Peer, Revoked};
+use crate::permission::{Field, Method, Target, set_by};
+use crate::sessions::{CallerUser, Revoked};
 use crate::store::PasswordChange;
 use crate::users::rules::{self, Act, Patch};
 use crate::users::user::{self, Attributes, Refusal};
@@ -299,8 +299,7 @@ impl UsersServer for Handlers {
         let caller = peer.caller();
         let new = NewUser::check(&params.username, &params.email, params.display_name.as_deref())?;
         let role = params.role.unwrap_or(Role::User);
-        let account = self.create_user(new, &params.password, role, self.act(&caller, None)).await?;
-        audit(peer, &caller, "created", &account.user().username);
+        let account = self.create_user(peer, new, &params.password, role, self.act(&caller, None)).await?;
         Ok(UserResult { user: UserView::new(account.user(), &caller) })
     }
 
@@ -336,7 +335,6 @@ impl UsersServer for Handlers {
         let act = self.act(&caller, None);
         let next = |user: &User| Ok::<_, RpcError>(rules::set_role(present(user)?, params.role, act.clone()));
         let changed = self.directory.change(&username, params.if_rev, PasswordChange::Keep, peer, next).await?;
-        audit(peer, &caller, "role_changed", &username);
         Ok(UserResult { user: UserView::new(changed.user, &caller) })
     }
 
@@ -352,10 +350,11 @@ impl UsersServer for Handlers {
         let user = self.directory.get(&username).await?.ok_or(RpcError::NotFound)?;
         let email = present(&user)?.email.as_ref().map_or("", Email::as_str);
         let hash = self.new_password_hash("new_password", &params.new_password, &username, email).await?;
+        // Hashing took a while: the caller may have lost the right meanwhile.
+        allow(&peer.caller(), Method::UsersSetPassword, caller.target(&username))?;
         let act = self.act(&caller, None);
         let next = |user: &User| Ok::<_, RpcError>(Some(rules::set_password(present(user)?, act.clone())));
         let changed = self.directory.change(&username, None, PasswordChange::Set(hash), peer, next).await?;
-        audit(peer, &caller, "password_set", &username);
         Ok(SetPasswordResult { sessions_ended: changed.revoked.sessions })
     }
 
@@ -365,9 +364,8 @@ impl UsersServer for Handlers {
         let username = params.username.resolve(&caller)?;
         allow(&caller, Method::UsersErase, caller.target(&username))?;
         let act = self.act(&caller, None);
-        let next = |user: &User| Ok::<_, RpcError>(rules::erase(user, act.clone()));
+        let next = |user: &User| Ok::<_, RpcError>(rules::erase(present(user)?, act.clone()));
         self.directory.change(&username, None, PasswordChange::Remove, peer, next).await?;
-        audit(peer, &caller, "erased", &username);
         Ok(Done {})
     }
 }
@@ -392,7 +390,6 @@ impl Handlers {
         let act = self.act(&caller, checked_reason(params.reason)?);
         let next = |user: &User| Ok::<_, RpcError>(rule(present(user)?, act.clone()));
         let changed = self.directory.change(&username, params.if_rev, PasswordChange::Keep, peer, next).await?;
-        audit(peer, &caller, method.name(), &username);
         let Revoked { sessions, sockets } = changed.revoked;
         let user = UserView::new(changed.user, &caller);
         Ok(StatusResult { user, sessions_ended: sessions, sockets_closed: sockets })
@@ -423,31 +420,32 @@ impl PatchParams {
         let avatar_url = |text: String| user::avatar_url(&text);
         let email = |text: String| Email::parse(&text);
         let patch = Patch {
-            display_name: checked("display_name", self.display_name, display_name, &mut refused),
-            bio: checked("bio", self.bio, bio, &mut refused).map(Option::unwrap_or_default),
-            avatar_url: checked("avatar_url", self.avatar_url, avatar_url, &mut refused),
-            attributes: checked("attributes", self.attributes, attributes, &mut refused).map(Option::unwrap_or_default),
-            email: checked("email", self.email.map(Some), email, &mut refused).flatten(),
+            display_name: checked(Field::DisplayName, self.display_name, display_name, &mut refused),
+            bio: checked(Field::Bio, self.bio, bio, &mut refused).map(Option::unwrap_or_default),
+            avatar_url: checked(Field::AvatarUrl, self.avatar_url, avatar_url, &mut refused),
+            attributes: checked(Field::Attributes, self.attributes, attributes, &mut refused)
+                .map(Option::unwrap_or_default),
+            email: checked(Field::Email, self.email.map(Some), email, &mut refused).flatten(),
         };
         if refused.is_empty() { Ok(patch) } else { Err(RpcError::InvalidParams(refused)) }
     }
 }
 
-/// Applies a check to what a patch gives for one field; null needs none.
+/// Applies a check to what a patch gives for one field that the table lets it set; null needs none.
 fn checked<A, T>(
-    name: &str,
+    field: Field,
     given: Option<Option<A>>,
     check: impl FnOnce(A) -> Result<T, Refusal>,
     refused: &mut Vec<FieldError>,
 ) -> Option<Option<T>> {
-    let Some(value) = given? else { return Some(None) };
-    match check(value) {
-        Ok(value) => Some(Some(value)),
-        Err(refusal) => {
-            refused.push(FieldError::new(format!("patch.{name}"), refusal));
-            None
-        }
-    }
+    let given = given?;
+    let refusal = match given.map(check).transpose() {
+        Ok(value) if set_by(field) == Some(Method::UsersUpdate) => return Some(value),
+        Ok(_) => Refusal::new("unknown_member", "is not set by users.update"),
+        Err(refusal) => refusal,
+    };
+    refused.push(FieldError::new(format!("patch.{}", field.name()), refusal));
+    None
 }
 
 fn attributes(given: StrictJson) -> Result<Attributes, Refusal> {
@@ -465,10 +463,4 @@ fn checked_reason(reason: Option<String>) -> Result<Option<String>, RpcError> {
 /// The user, unless erased: nobody changes those any more.
 fn present(user: &User) -> Result<&User, RpcError> {
     if user.status == Status::Erased { Err(RpcError::NotFound) } else { Ok(user) }
-}
-
-/// One line of the audit trail.
-fn audit(peer: &Peer, caller: &CallerUser, event: &str, target: &Username) {
-    let actor = caller.user.as_ref().map_or("", |user| user.username.as_str());
-    tracing::info!(target: "audit", event, actor, user = %target, address = %peer.address);
 }

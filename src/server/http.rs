@@ -46,6 +46,14 @@ impl Origin {
     pub fn new(address: IpAddr) -> Self {
         Self { address, last: Mutex::new(None) }
     }
+
+    /// The last caller, if these headers named them.
+    fn remembered(&self, authorization: Option<&HeaderValue>, user_agent: Option<&HeaderValue>) -> Option<Client> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let same =
+            |last: &&Remembered| Some(&last.authorization) == authorization && last.user_agent.as_ref() == user_agent;
+        last.as_ref().filter(same).map(|last| last.client.clone())
+    }
 }
 
 /// The type of every response.
@@ -127,21 +135,24 @@ where
 async fn client(app: &App, head: &Parts) -> Result<Client, RpcError> {
     let (origin, headers) = (origin(&head.extensions), &head.headers);
     let context = &app.rpc.context;
+    let calls = context.config.limits.calls_in_flight;
     let Some(token) = bearer(headers)? else {
-        return Ok(Client::new(Arc::new(Peer::new(0, origin.address, user_agent(headers), None))));
+        return Ok(Client::new(Arc::new(Peer::new(0, origin.address, user_agent(headers), None)), calls));
     };
     let (authorization, agent) = (headers.get(AUTHORIZATION), headers.get(USER_AGENT));
-    if let Some(last) = &*origin.last.lock().unwrap_or_else(PoisonError::into_inner)
-        && Some(&last.authorization) == authorization
-        && last.user_agent.as_ref() == agent
-        && last.client.peer.identity().is_some_and(|identity| context.is_good(&identity))
+    if let Some(client) = origin.remembered(authorization, agent)
+        && let Some(identity) = client.peer.identity()
+        && let Some(account) = context.directory.account(&identity.account.user().username).await?
+        // Another account of the same user would mean that this one is no longer kept current.
+        && Arc::ptr_eq(&account, &identity.account)
+        && context.is_good(&identity)
     {
-        return Ok(last.client.clone());
+        return Ok(client);
     }
     let identity = context.identity_of(token).await?;
     let peer = Peer::new(0, origin.address, user_agent(headers), None);
     peer.identify(identity);
-    let client = Client::new(Arc::new(peer));
+    let client = Client::new(Arc::new(peer), calls);
     if let Some(authorization) = authorization {
         let (authorization, user_agent) = (authorization.clone(), agent.cloned());
         let remembered = Remembered { authorization, user_agent, client: client.clone() };

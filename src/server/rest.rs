@@ -181,7 +181,12 @@ async fn without_body(
     call: Result<(Method, Map<String, Value>), RpcError>,
 ) -> HttpResponse {
     let received = receive(app, request).await;
-    match received.and_then(|(client, _)| Ok((client, call?))) {
+    // All of these need a signed-in caller, who is judged before the parameters, as everywhere.
+    let signed_in = |(client, body): (Client, _)| match client.peer.caller().user {
+        Some(_) => Ok((client, body)),
+        None => Err(RpcError::Unauthenticated),
+    };
+    match received.and_then(signed_in).and_then(|(client, _)| Ok((client, call?))) {
         Ok((client, (method, params))) => answer(app, &client, method, params, success).await,
         Err(error) => problem(&error.into()),
     }

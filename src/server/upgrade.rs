@@ -36,6 +36,10 @@ impl Service for Calls {
     fn text(&mut self, text: &str) -> Answer {
         self.rpc.dispatch(&self.client, text)
     }
+
+    fn is_full(&self) -> bool {
+        self.client.is_full()
+    }
 }
 
 /// Why a request is not upgraded.
@@ -59,9 +63,6 @@ pub async fn upgrade(State(app): State<Arc<App>>, mut request: Request<Body>) ->
 
 async fn accept(app: &Arc<App>, request: &mut Request<Body>) -> Result<HttpResponse, Refusal> {
     let headers = request.headers();
-    if app.stopping.is_cancelled() {
-        return Err((StatusCode::SERVICE_UNAVAILABLE, busy()));
-    }
     let key = handshake_key(headers)?;
     if request.uri().query().is_some_and(|query| query.to_ascii_lowercase().contains("token")) {
         let why =
@@ -84,6 +85,10 @@ async fn accept(app: &Arc<App>, request: &mut Request<Body>) -> Result<HttpRespo
         None => Some(app.sockets.admit_anonymous(address, limits.unauthenticated_per_address).map_err(full)?),
     };
     let admission = app.sockets.admit(limits.sockets).map_err(full)?;
+    if app.stopping.is_cancelled() {
+        // Admitted too late to be told with the others.
+        return Err((StatusCode::SERVICE_UNAVAILABLE, busy()));
+    }
     let mailbox = Some(admission.mailbox.clone());
     let peer = Arc::new(Peer::new(admission.id, address, user_agent(headers), mailbox));
     let upgrade = hyper::upgrade::on(request);
@@ -107,7 +112,7 @@ async fn serve(
         // A refusal has posted the close that the socket then sends.
         let _ = context.bind(&peer, identity);
     }
-    let service = Calls { rpc: app.rpc.clone(), client: Client::new(peer.clone()) };
+    let service = Calls { rpc: app.rpc.clone(), client: Client::new(peer.clone(), app.connection.calls_in_flight) };
     let clock = context.clock.clone();
     let mut connection = Connection::new(io, leftover, peer.clone(), service, app.connection.clone(), clock).await;
     if let Some(anonymous) = anonymous {

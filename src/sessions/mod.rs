@@ -20,7 +20,7 @@ pub use sockets::{Admission, Anonymous, Full, Sockets};
 
 use crate::clock::Time;
 use crate::permission::{Caller, Target};
-use crate::users::{User, Username};
+use crate::users::{Status, User, Username};
 
 /// A user as this node knows it now.
 #[derive(Debug)]
@@ -76,10 +76,18 @@ pub struct Identity {
     pub expires_at: Time,
 }
 
+impl Identity {
+    /// Whether it has not been revoked: the account can be used and the token is of its generation.
+    pub fn is_current(&self) -> bool {
+        let user = self.account.user();
+        user.status == Status::Active && self.generation == user.generation
+    }
+}
+
 /// One connection, or one HTTP request.
 #[derive(Debug)]
 pub struct Peer {
-    /// Unique in this process.
+    /// Unique in this process; 0 for an HTTP request.
     pub id: u64,
     /// The client's address.
     pub address: IpAddr,
@@ -151,10 +159,11 @@ impl Peer {
         self.refused_tokens.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The caller that this connection makes.
+    /// The caller that this connection makes: nobody once the identity has been revoked.
     pub fn caller(&self) -> CallerUser {
         let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        CallerUser { user: identity.as_ref().map(|identity| identity.account.user()) }
+        let user = identity.as_ref().filter(|identity| identity.is_current()).map(|identity| identity.account.user());
+        CallerUser { user }
     }
 }
 

@@ -20,11 +20,18 @@ pub enum Full {
 }
 
 /// The sockets of this node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sockets {
     open: DashMap<u64, Mailbox>,
     anonymous: DashMap<IpAddr, usize>,
     next: AtomicU64,
+}
+
+impl Default for Sockets {
+    fn default() -> Self {
+        // 0 is the id of every HTTP request.
+        Self { open: DashMap::new(), anonymous: DashMap::new(), next: AtomicU64::new(1) }
+    }
 }
 
 /// One admitted socket, until dropped.

@@ -9,14 +9,20 @@ use rusqlite::Connection;
 
 use crate::users::search::{edits, edits_allowed};
 
-/// The words up to some row of the table `words`. Words that have since lost their last user stay until the next
-/// start: they are near to a query but find nobody.
+/// The words up to some row of the table `words`. Words that have since lost their last user are near to a query but
+/// find nobody; when they have become the greater part, all is read anew.
 #[derive(Default)]
 pub(super) struct Vocabulary {
     last_id: i64,
+    /// How many are here, and how many may be before they are held against the table.
+    held: usize,
+    check_at: usize,
     /// By first letter and number of code points.
     shelves: HashMap<(char, usize), Vec<Entry>>,
 }
+
+/// How many words without a user may be here besides as many as have one.
+const SPARE_WORDS: usize = 10_000;
 
 struct Entry {
     signature: u64,
@@ -33,6 +39,14 @@ impl Vocabulary {
 
     /// Takes over the words that were added since.
     pub(super) fn catch_up(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if self.held >= self.check_at {
+            let live: usize = connection.query_row("SELECT count(*) FROM words", [], |row| row.get(0))?;
+            let bound = 2 * live + SPARE_WORDS;
+            if self.held > bound {
+                *self = Self::default();
+            }
+            self.check_at = bound;
+        }
         let mut statement = connection.prepare_cached("SELECT id, word FROM words WHERE id > ?1 ORDER BY id")?;
         let mut rows = statement.query([self.last_id])?;
         while let Some(row) = rows.next()? {
@@ -48,6 +62,7 @@ impl Vocabulary {
         let Some(first) = word.chars().next() else { return };
         let entry = Entry { signature: signature(word.chars()), word: word.into_boxed_str() };
         self.shelves.entry((first, entry.word.chars().count())).or_default().push(entry);
+        self.held += 1;
     }
 
     /// The words that a query word matches only because it is fuzzy: at most so many, the nearest first.
