@@ -445,10 +445,8 @@ async fn finish(mut ws: WebSocketStream<Wire>, end: End) {
         End::Gone => return,
         End::ByPeer => tokio::time::timeout(CLOSE_TIMEOUT, ws.flush()).await,
         End::Close(code, reason) => {
-            // One who accepts nothing is not waited for again.
-            let patience = if code == 4002 { LINGER } else { CLOSE_TIMEOUT };
             let frame = CloseFrame { code: code.into(), reason: reason.into() };
-            tokio::time::timeout(patience, ws.send(Message::Close(Some(frame)))).await
+            tokio::time::timeout(CLOSE_TIMEOUT, ws.send(Message::Close(Some(frame)))).await
         }
     };
     if !matches!(told, Ok(Ok(()) | Err(Error::ConnectionClosed))) {
