@@ -2,12 +2,13 @@
 # The gateway as an image: built with the pinned toolchain, run without it by a user who is not root.
 #
 #   docker build -t doorward .
-#   docker run --publish 8080:8080 --volume doorward:/data --stop-timeout 35 doorward
+#   docker run --publish 8080:8080 --volume doorward:/data --stop-timeout 15 doorward
 #
-# The time to stop is there because SIGTERM drains for up to 30 s and Docker waits for 10 s unless told.
+# The time to stop is there because SIGTERM drains for up to 10 s (DOORWARD_DRAIN_SECONDS), as long as Docker waits
+# unless told.
 
 # The version is rust-toolchain.toml's (checked by ci/check_dockerfile.py); that file itself would have rustup fetch
-# components that no build needs. The image has the C compiler that SQLite and the TLS primitives want.
+# components that no build needs. The image has the C compiler that SQLite wants.
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /build
 COPY . .
@@ -18,12 +19,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && install -D target/release/doorward /out/doorward
 
 FROM debian:bookworm-slim
-# Certificates for an Elasticsearch behind TLS. Debian keeps only the newest version of a package: none can be pinned.
-# hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin doorward \
+RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin doorward \
     && install --directory --owner=doorward --group=doorward --mode=0700 /data
 COPY --from=build /out/doorward /usr/local/bin/doorward
 USER 10001:10001

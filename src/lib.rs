@@ -1,9 +1,9 @@
 //! Doorward: a realtime users gateway.
 //!
 //! Apps hold one WebSocket each, scripts post JSON-RPC over HTTP, admin consoles watch users change. The
-//! crate is the gateway itself; `main.rs` is its command line. The modules in reading order:
+//! crate is the gateway itself; `main.rs` is its command line. `ARCHITECTURE.md` is the map.
 //!
-//! Knowledge runs one way: `server → connection → rpc → {auth, users, sessions, feed} → store`. The store has
+//! Knowledge runs one way: `server → connection → rpc → directory → {auth, users, sessions, feed} → store`. The store has
 //! never heard of JSON-RPC, a handler never of sockets.
 
 pub mod admin;

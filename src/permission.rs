@@ -251,6 +251,8 @@ pub fn set_by(field: Field) -> Option<Method> {
 }
 
 /// Whether `method` makes a new user with this `field` taken from a parameter.
+///
+/// The parameters of both methods are closed structs; the tests hold them against this, field by field.
 pub fn set_at_creation(method: Method, field: Field) -> bool {
     use Field as F;
     match field {
