@@ -9,6 +9,7 @@ mod limits;
 mod permissions;
 mod protocol;
 mod rest;
+mod revocation;
 mod start;
 mod store;
 mod support;

@@ -238,10 +238,10 @@ async fn an_erased_user_leaves_the_name_and_nothing_else() {
         ("users.reactivate", json!({"username": "alice"})),
         ("users.set_role", json!({"username": "alice", "role": "admin"})),
         ("users.set_password", json!({"username": "alice", "new_password": OTHER_PASSWORD})),
+        ("users.erase", json!({"username": "alice"})),
     ] {
         assert_eq!(root.call(method, params).await.unwrap_err().code, 1201, "{method}");
     }
-    root.call("users.erase", json!({"username": "alice"})).await.unwrap();
     // The name is never given again; the address is free.
     let register = |username: &str| json!({"username": username, "email": "alice@example.com", "password": PASSWORD});
     assert_eq!(gateway.call(None, "auth.register", register("ALICE")).await.unwrap_err().code, 1202);
@@ -365,6 +365,30 @@ async fn pages_give_everybody_once_and_a_count_is_exact() {
     for limit in [json!(0), json!(201), json!(-1), json!("5"), json!(1.5)] {
         assert_eq!(alice.call("users.list", json!({"limit": limit})).await.unwrap_err().code, -32602, "{limit}");
     }
+}
+
+#[tokio::test]
+async fn a_list_by_names_that_grow_by_folding_is_paged_to_its_end() {
+    let gateway = TestGateway::start().await;
+    let mut alice = gateway.logged_in("alice").await;
+    // U+FDFA, the character that folds to the longest text: eighteen others.
+    let longest = json!({"display_name": "\u{fdfa}".repeat(64)});
+    update(&mut alice, longest.clone()).await.unwrap();
+    for name in ["bob", "carol"] {
+        update(&mut gateway.logged_in(name).await, longest.clone()).await.unwrap();
+    }
+    let (mut seen, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let params = json!({"sort": "display_name", "limit": 1, "cursor": cursor});
+        let page = alice.call("users.list", params).await.unwrap();
+        seen.extend(names(&page).into_iter().map(str::to_owned));
+        cursor = page["next_cursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+        assert!(cursor.as_str().unwrap().len() > 2048, "it shows nothing: {cursor}");
+    }
+    assert_eq!(seen, ["alice", "bob", "carol"]);
 }
 
 #[tokio::test]
