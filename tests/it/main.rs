@@ -6,6 +6,7 @@ mod commands;
 mod durability;
 mod foreign;
 mod limits;
+mod log;
 mod permissions;
 mod protocol;
 mod rest;
