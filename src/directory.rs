@@ -195,7 +195,7 @@ fn audit(user: &User, actor: &Peer) {
     let change = &user.last_change;
     let by = change.actor.as_ref().map_or("", Username::as_str);
     let fields = change.fields.join(",");
-    tracing::info!(target: "audit", event = ?change.kind, actor = by, user = %user.username, fields, address = %actor.address);
+    tracing::info!(target: "audit", event = change.kind.as_str(), actor = by, user = %user.username, fields, address = %actor.address);
 }
 
 /// A revision that is being written here, until dropped.

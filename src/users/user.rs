@@ -325,6 +325,20 @@ pub enum ChangeKind {
     Erased,
 }
 
+impl ChangeKind {
+    /// The word on the wire and in the audit trail.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Deactivated => "deactivated",
+            Self::Reactivated => "reactivated",
+            Self::RoleChanged => "role_changed",
+            Self::Erased => "erased",
+        }
+    }
+}
+
 /// The last change of a user.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Change {

@@ -72,7 +72,10 @@ async fn a_new_admin_can_log_in_at_once_whether_the_gateway_runs_or_not() {
             admin(&data, &["create", name, "--email", &email, "--password-stdin"], &input).await
         }
     };
-    assert_done(&create("first", format!("{PASSWORD}\n")).await, "first is an admin now.");
+    let first = create("first", format!("{PASSWORD}\n")).await;
+    assert_eq!((first.code, first.stdout.as_str()), (Some(0), "first is an admin now.\n"));
+    let told = format!("doorward: these are the first users in {}\n", data.display());
+    assert_eq!(first.stderr, told, "a folder that was not meant is noticed");
     let gateway = Process::start(&data, &[]).await;
     // Only the first line is the password, whatever ends it.
     for (name, input) in [("second", format!("{PASSWORD}\r\nnot this\n")), ("third", PASSWORD.to_owned())] {

@@ -139,6 +139,60 @@ async fn s20_at_most_32_calls_of_a_socket_are_under_way_and_all_are_answered() {
     }
 }
 
+/// A batch of logins, each of which costs a hash and fails.
+fn slow_batch(members: usize) -> String {
+    let params = json!({"login": "nobody", "password": "a wrong one for nobody"});
+    let member = |id| json!({"jsonrpc": "2.0", "id": id, "method": "auth.login", "params": params});
+    (0..members).map(member).collect::<Value>().to_string()
+}
+
+#[tokio::test]
+async fn s20_members_of_all_batches_on_a_socket_share_its_32_calls() {
+    // One thread hashes and four may wait: were the four calls allowed for each batch, some would be refused as busy.
+    let settings = |config: &mut doorward::config::Config| {
+        (config.bcrypt_cost, config.hash_threads, config.hash_queue) = (8, 1, 4);
+        config.limits.calls_in_flight = 4;
+    };
+    let gateway = TestGateway::with(settings).await;
+    let mut raw = RawClient::upgraded(gateway.address, None).await;
+    // The first leaves a call free, so that the second is read.
+    for members in [3, 8, 8] {
+        raw.frame(true, opcode::TEXT, slow_batch(members).as_bytes()).await;
+    }
+    for members in [3, 8, 8] {
+        let (kind, payload) = raw.next().await.unwrap();
+        assert_eq!(kind, opcode::TEXT);
+        let replies: Vec<Value> = serde_json::from_slice(&payload).unwrap();
+        let codes: Vec<_> = replies.iter().map(|reply| reply["error"]["code"].clone()).collect();
+        assert_eq!(codes, vec![json!(1005); members]);
+    }
+}
+
+#[tokio::test]
+async fn s20_a_socket_is_not_read_while_its_batches_have_all_calls_under_way() {
+    let settings = |config: &mut doorward::config::Config| {
+        (config.bcrypt_cost, config.hash_threads, config.hash_queue) = (8, 1, 8);
+        config.limits.calls_in_flight = 4;
+    };
+    let gateway = TestGateway::with(settings).await;
+    let mut bob = gateway.socket().await;
+    let mut raw = RawClient::upgraded(gateway.address, None).await;
+    // All four calls stay taken until nine of these members have been answered.
+    raw.frame(true, opcode::TEXT, slow_batch(12).as_bytes()).await;
+    raw.frame(true, opcode::TEXT, PING.as_bytes()).await;
+    // Hashes are made in the order in which they were asked for: behind at most four of these.
+    let login = json!({"login": "nobody", "password": "a wrong one for nobody"});
+    tokio::select! {
+        biased;
+        failure = bob.call("auth.login", login) => assert_eq!(failure.unwrap_err().code, 1005),
+        frame = raw.next() => panic!("answered while the bound was reached: {frame:?}"),
+    }
+    let (_, first) = raw.next().await.unwrap();
+    assert!(first.starts_with(br#"{"jsonrpc":"2.0","id":1,"result":"#), "the ping comes before the batch ends");
+    let (_, second) = raw.next().await.unwrap();
+    assert_eq!(serde_json::from_slice::<Vec<Value>>(&second).unwrap().len(), 12);
+}
+
 #[tokio::test]
 async fn s23_frames_that_break_the_protocol_close_with_its_codes() {
     let gateway = TestGateway::start().await;

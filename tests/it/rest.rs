@@ -136,6 +136,8 @@ async fn every_refusal_has_its_status_and_the_code_of_the_method() {
         ("POST", "/auth/login", "x", json!({}), 401, 1003),
         ("GET", "/users/me", "", Value::Null, 401, 1001),
         ("GET", "/users", "", Value::Null, 401, 1001),
+        ("GET", "/users?limit=x", "", Value::Null, 401, 1001), // judged before what they ask
+        ("GET", "/users?limit=x", &alice, Value::Null, 400, -32602),
         ("GET", "/users/nobody", &alice, Value::Null, 404, 1201),
         ("GET", "/users/-", &alice, Value::Null, 400, -32602),
         ("PATCH", "/users/me", &alice, json!({"role": "admin"}), 400, -32602),

@@ -368,6 +368,30 @@ async fn pages_give_everybody_once_and_a_count_is_exact() {
 }
 
 #[tokio::test]
+async fn a_list_by_names_that_grow_by_folding_is_paged_to_its_end() {
+    let gateway = TestGateway::start().await;
+    let mut alice = gateway.logged_in("alice").await;
+    // U+FDFA, the character that folds to the longest text: eighteen others.
+    let longest = json!({"display_name": "\u{fdfa}".repeat(64)});
+    update(&mut alice, longest.clone()).await.unwrap();
+    for name in ["bob", "carol"] {
+        update(&mut gateway.logged_in(name).await, longest.clone()).await.unwrap();
+    }
+    let (mut seen, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let params = json!({"sort": "display_name", "limit": 1, "cursor": cursor});
+        let page = alice.call("users.list", params).await.unwrap();
+        seen.extend(names(&page).into_iter().map(str::to_owned));
+        cursor = page["next_cursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+        assert!(cursor.as_str().unwrap().len() > 2048, "it shows nothing: {cursor}");
+    }
+    assert_eq!(seen, ["alice", "bob", "carol"]);
+}
+
+#[tokio::test]
 async fn a_cursor_is_good_for_its_own_list_and_rights_only() {
     let gateway = TestGateway::start().await;
     let mut root = gateway.admin("keeper").await;
