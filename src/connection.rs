@@ -251,8 +251,13 @@ impl<S: Service> Connection<S> {
         {
             return Poll::Ready(Event::WriteFailed);
         }
-        if self.timers.stalled.is_none() {
-            self.timers.stalled = Some((Instant::now(), self.ws.get_ref().written()));
+        let written = self.ws.get_ref().written();
+        let first = self.timers.stalled.is_none();
+        // Counted from the last byte that was accepted: each wakes this task.
+        if self.timers.stalled.is_none_or(|(_, before)| before != written) {
+            self.timers.stalled = Some((Instant::now(), written));
+        }
+        if first {
             self.timers.rearm(&self.options);
         }
         self.timers.poll(cx)
