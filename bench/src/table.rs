@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Result;
 use crate::placement::Processors;
@@ -103,6 +104,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
             measured = measure(&wanted, &plan) => Ok(measured),
             // Returning drops the servers, which ends them, and their folders.
             _ = tokio::signal::ctrl_c() => Err("interrupted"),
+            () = terminated() => Err("terminated"),
         }
     })?;
     print(&outcomes);
@@ -117,6 +119,15 @@ pub fn run(options: Options) -> Result<ExitCode> {
         (true, false) if strict => ExitCode::from(MISSED),
         (true, _) => ExitCode::SUCCESS,
     })
+}
+
+/// Waits for SIGTERM.
+async fn terminated() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => drop(terminate.recv().await),
+        // Then SIGTERM ends the bench at once, as it does any program.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 fn plan(options: Options) -> Result<Plan> {

@@ -23,7 +23,8 @@ pub async fn measure(plan: &Plan) -> Result<Vec<Outcome>> {
     pair.stop().await?;
 
     let ((ours, theirs), ratio) = (rounds.cpu_micros(), rounds.cpu_ratio());
-    let (rate, _) = rounds.medians(Measured::rate);
+    let (rate, _) = rounds.medians(Measured::rate_of_a_processor);
+    let on_one_core = format!("ours: {rate:.0} calls in a second of one processor");
     Ok(vec![Outcome {
         row: 3,
         what: format!("CPU per call, {DEPTH} pipelined on {SOCKETS} sockets"),
@@ -32,6 +33,6 @@ pub async fn measure(plan: &Plan) -> Result<Vec<Outcome>> {
         ratio: Some(ratio),
         gate: "≥ 300,000 calls/s on one core, or ≤ 3.5 × bare".to_owned(),
         met: rate >= GATE_RATE || ratio <= GATE_RATIO,
-        details: rounds.details(),
+        details: std::iter::once(on_one_core).chain(rounds.details()).collect(),
     }])
 }
