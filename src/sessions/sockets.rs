@@ -74,11 +74,6 @@ impl Sockets {
         Ok(Anonymous { sockets: self.clone(), address })
     }
 
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.open.len()
-    }
-
     /// Tells every socket that the node goes away, each with a delay of its own up to `spread` before it should
     /// come back, and closes it once its calls are answered.
     pub fn drain(&self, spread: Duration) {
