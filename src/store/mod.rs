@@ -12,10 +12,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
-use crate::users::filter::Filter;
-use crate::users::{Email, User, Username};
+use crate::users::filter::{Field, Filter};
+use crate::users::{Email, Session, User, Username};
 
+pub mod elastic;
 pub mod sqlite;
 
 /// Why the store did not do what it was asked.
@@ -24,10 +26,10 @@ pub enum StoreError {
     /// Another user holds this value of a unique field.
     #[error("already exists: {0:?}")]
     AlreadyExists(Unique),
-    /// There is no such user.
-    #[error("no such user")]
+    /// There is no such user or session.
+    #[error("no such user or session")]
     NotFound,
-    /// The user is no longer at the revision that the write replaces.
+    /// The user or session is no longer at the revision that the write replaces.
     #[error("at revision {current_rev}")]
     RevConflict {
         /// The revision it is at.
@@ -39,6 +41,9 @@ pub enum StoreError {
     /// A page key that this store did not make for this query.
     #[error("not a page key of this query")]
     BadPageKey,
+    /// A position of another data set, or one that was never reached.
+    #[error("not a position of this data set")]
+    BadPosition,
     /// The store cannot be reached or cannot write; nothing was changed. The text is for the log only.
     #[error("store unavailable: {0}")]
     Unavailable(String),
@@ -95,27 +100,65 @@ pub enum PasswordChange {
 /// A place in the users feed: which history of writes, and how far along it.
 ///
 /// `numbers` has one entry a shard (one in all for the embedded store); everything at or below is
-/// included. A position of another history is never compared.
+/// included, and 0 includes nothing. A position of another history is never compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Identifies the data set; a recreated one has another.
     pub history: String,
     /// The sequence number reached, per shard.
     pub numbers: Vec<u64>,
+    /// Where reading began, when that was before the users were copied to a new index: kept until what was
+    /// written there is read. Always `None` for the embedded store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<Box<Position>>,
+}
+
+impl Position {
+    /// Whether everything within `numbers`, which are of the same data set, is within this position as well.
+    pub fn covers(&self, numbers: &[u64]) -> bool {
+        self.numbers.len() == numbers.len()
+            && self.numbers.iter().zip(numbers).all(|(reached, number)| reached >= number)
+    }
 }
 
 /// A user with its place in the sequence of writes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// The newest state.
     pub user: Arc<User>,
-    /// The sequence number of the write that made this state.
+    /// The shard that the user belongs to, for good.
+    pub shard: usize,
+    /// The sequence number, in the shard, of the write that made this state.
     pub seq: u64,
-    /// The number of the state it replaced; `None` for a new user.
+    /// The number of the state it replaced; `None` for a new user, and more than any position where it is not known.
     pub prev_seq: Option<u64>,
     /// The filterable fields of the state it replaced; `None` for a new user, and for an erased one, of whom
     /// nothing may remain.
     pub before: Option<Before>,
+}
+
+/// A write that was done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// Its sequence number; `None` where others had followed before it could be read back.
+    pub seq: Option<u64>,
+    /// The change, where [`Store::changes_after`] may give it only later, when lower numbers are final as well. `None`
+    /// where it has it by now, and where the shard is not known.
+    pub record: Option<Record>,
+}
+
+/// What was written behind a position.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    /// The newest states, in the order of their numbers within each shard.
+    pub records: Vec<Record>,
+    /// The position that includes them and everything before.
+    pub position: Position,
+    /// Whether more was behind them when they were read.
+    pub more: bool,
+    /// Whether no state up to `position` was passed over because a newer one, behind `position`, had replaced it
+    /// already: never while there is more, nor while writes are visible that are not final.
+    pub complete: bool,
 }
 
 /// The filterable fields of a replaced state: what decides whether a filtered subscriber held the user.
@@ -133,6 +176,20 @@ pub struct Before {
     pub updated_at: crate::clock::Time,
     /// Its revision.
     pub rev: u64,
+}
+
+impl Before {
+    /// What is kept of a state that is replaced.
+    fn of(user: &User) -> Self {
+        Self {
+            email: user.email.as_ref().map(|email| email.as_str().to_owned()),
+            display_name: user.display_name.clone(),
+            status: user.status,
+            role: user.role,
+            updated_at: user.updated_at,
+            rev: user.rev,
+        }
+    }
 }
 
 /// By which field a list is ordered. Equal values are ordered by username, in the same direction.
@@ -228,19 +285,33 @@ pub struct SearchPage {
 /// Counting the hits of a search stops here: a count of this much means "this many or more".
 pub const SEARCH_COUNT_MAX: usize = 1000;
 
+/// Where both homes keep the values of a field that are compared: texts folded, times as milliseconds since 1970.
+fn kept_as(field: Field) -> &'static str {
+    match field {
+        Field::Username => "username_key",
+        Field::DisplayName => "display_fold",
+        Field::Email => "email_key",
+        Field::Status => "status",
+        Field::Role => "role",
+        Field::CreatedAt => "created_at",
+        Field::UpdatedAt => "updated_at",
+        Field::Rev => "rev",
+    }
+}
+
 /// The home of the users. Every method sees each write that returned before it was called.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Keeps a new user (its `rev` is 1) and answers with the sequence number of the write.
+    /// Keeps a new user (its `rev` is 1).
     ///
     /// Errors: `AlreadyExists` for the first of username and e-mail that is taken.
-    async fn user_create(&self, user: User, password: PasswordHash) -> Result<u64, StoreError>;
+    async fn user_create(&self, user: User, password: PasswordHash) -> Result<Written, StoreError>;
 
-    /// Replaces the state at `user.rev - 1` by `user` and answers with the sequence number of the write.
+    /// Replaces the state at `user.rev - 1` by `user`.
     ///
     /// Errors: `NotFound`; `RevConflict` when the stored revision is not `user.rev - 1`; `AlreadyExists` for a
     /// taken e-mail; `LastAdmin` when the replaced state was the last active admin and the new one is none.
-    async fn user_replace(&self, user: User, password: PasswordChange) -> Result<u64, StoreError>;
+    async fn user_replace(&self, user: User, password: PasswordChange) -> Result<Written, StoreError>;
 
     /// One user, or `None` when there is no such name.
     async fn user_get(&self, username: &Username) -> Result<Option<Arc<User>>, StoreError>;
@@ -274,12 +345,39 @@ pub trait Store: Send + Sync + 'static {
     /// Where the feed stands now: every write that returned is included.
     async fn position(&self) -> Result<Position, StoreError>;
 
-    /// The newest states written after `seq`, in order of their numbers, at most `limit`.
-    async fn changes_after(&self, seq: u64, limit: usize) -> Result<Vec<Record>, StoreError>;
+    /// Where nothing was written yet: behind it is everything.
+    async fn start(&self) -> Result<Position, StoreError>;
+
+    /// The newest states written behind a position that are final, in order, at most `limit`.
+    ///
+    /// Errors: `BadPosition`, also for a position ahead of the last write.
+    async fn changes_after(&self, position: &Position, limit: usize) -> Result<Changes, StoreError>;
 
     /// Returns once another process may have written since the last call; may return early, never late by more than
     /// half a second.
     async fn changed_elsewhere(&self);
+
+    /// Keeps a new session (its `rev` is 1), and clears away those of the same user that expired long ago: before
+    /// [`Session::clears_before`].
+    async fn session_create(&self, session: Session) -> Result<(), StoreError>;
+
+    /// One session, ended or not; `None` when there is none of this id any more.
+    async fn session_get(&self, id: Uuid) -> Result<Option<Session>, StoreError>;
+
+    /// Replaces the state at `session.rev - 1` by `session`.
+    ///
+    /// Errors: `NotFound`; `RevConflict` when the stored revision is not `session.rev - 1`.
+    async fn session_replace(&self, session: Session) -> Result<(), StoreError>;
+
+    /// The sessions of a user that were not ended, oldest first; those that have expired may be among them.
+    async fn sessions_of(&self, user: &Username) -> Result<Vec<Session>, StoreError>;
+
+    /// The sessions that other processes have ended since the last call; none at the first. May give some again, and some
+    /// that this process has ended. Does not wait. For one caller at a time.
+    async fn sessions_ended(&self) -> Result<Vec<Session>, StoreError>;
+
+    /// Returns once other processes may have ended sessions since [`Store::sessions_ended`] was called; may return early.
+    async fn session_ended_elsewhere(&self);
 
     /// Whether the store can be read and written now.
     async fn check(&self) -> Result<(), StoreError>;

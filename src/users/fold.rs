@@ -19,12 +19,17 @@ pub fn fold_char(c: char) -> impl Iterator<Item = char> {
     std::iter::once(c).nfkd().flat_map(char::to_lowercase).filter(|&c| !is_combining_mark(c)).flat_map(plain)
 }
 
+/// The longest word, in code points: what is beyond is not looked at. Elasticsearch would split it (at 255 units of
+/// UTF-16).
+const WORD_MAX_CHARS: usize = 100;
+
 /// Distinct words of a text, folded, in their order: the longest runs of letters and digits.
 pub fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for word in fold(text).split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
-        if !words.iter().any(|known| known == word) {
-            words.push(word.to_owned());
+        let word: String = word.chars().take(WORD_MAX_CHARS).collect();
+        if !words.contains(&word) {
+            words.push(word);
         }
     }
     words

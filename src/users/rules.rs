@@ -109,6 +109,12 @@ pub fn set_password(user: &User, act: Act) -> User {
     stamp(next, ChangeKind::Updated, &["password"], act)
 }
 
+/// The state after a new password of the user's own choice; all tokens die, unless the user `keeps` them.
+pub fn change_password(user: &User, keeps: bool, act: Act) -> User {
+    let next = set_password(user, act);
+    if keeps { User { generation: user.generation, ..next } } else { next }
+}
+
 /// Personal data blanked for good. The name stays, so that it is never given to another.
 pub fn erase(user: &User, act: Act) -> Option<User> {
     (user.status != Status::Erased).then(|| {

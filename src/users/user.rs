@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use unicode_normalization::UnicodeNormalization;
 
@@ -94,6 +94,11 @@ impl Username {
             return Err(Refusal::new("reserved", "is a reserved name; choose another"));
         }
         Ok(())
+    }
+
+    /// A reserved name: stands for nobody where asking for nobody must cost as much as asking for somebody.
+    pub fn of_nobody() -> Self {
+        Self(RESERVED_NAMES[0].into())
     }
 
     /// The name as it was registered.
@@ -238,19 +243,33 @@ pub fn avatar_url(text: &str) -> Result<String, Refusal> {
     Ok(text.to_owned())
 }
 
-/// App-defined JSON members of a user: an object of at most 4 KiB as compact JSON.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// App-defined JSON members of a user: an object of at most 4 KiB as compact JSON. Kept as that text: many small values
+/// take many times their JSON in memory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Attributes(Arc<Map<String, Value>>);
+pub struct Attributes(Arc<RawValue>);
 
 impl Attributes {
     /// Checks the size of the object.
-    pub fn new(members: Map<String, Value>) -> Result<Self, Refusal> {
-        let bytes = serde_json::to_string(&members).expect("a JSON value can be written").len();
-        if bytes > ATTRIBUTES_MAX_BYTES {
+    pub fn new(members: &Map<String, Value>) -> Result<Self, Refusal> {
+        let json = to_raw_value(members).expect("a JSON value can be written");
+        if json.get().len() > ATTRIBUTES_MAX_BYTES {
             return Err(Refusal::new("length", "must take at most 4096 bytes as compact JSON"));
         }
-        Ok(Self(Arc::new(members)))
+        Ok(Self(json.into()))
+    }
+}
+
+impl Default for Attributes {
+    /// No members.
+    fn default() -> Self {
+        Self::new(&Map::new()).expect("it is small")
+    }
+}
+
+impl PartialEq for Attributes {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
     }
 }
 
@@ -408,7 +427,7 @@ pub struct User {
     /// The generation of its tokens: tokens of an earlier one are no longer good. Never leaves the gateway
     /// except inside a token.
     pub generation: u64,
-    /// This state as JSON; see `rpc::UserView`.
+    /// This state as JSON; see `view::UserView`.
     pub encoded: Encoded,
 }
 

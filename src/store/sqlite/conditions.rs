@@ -5,6 +5,7 @@
 
 use rusqlite::types::Value;
 
+use crate::store::kept_as;
 use crate::users::filter::{Field, Filter, Node, Operand, Test};
 use crate::users::{Role, Status};
 
@@ -56,7 +57,7 @@ impl Sql {
     }
 
     fn push_test(&mut self, field: Field, test: &Test) -> &mut Self {
-        let column = column(field);
+        let column = kept_as(field);
         match field {
             Field::Status => {
                 let words = [Status::Active, Status::Deactivated, Status::Erased].map(Status::as_str);
@@ -124,20 +125,6 @@ impl From<&Operand> for Value {
             Operand::Text(text) => Self::Text(text.clone()),
             Operand::Number(number) => Self::Integer(*number),
         }
-    }
-}
-
-/// Where the folded values of a field are kept.
-fn column(field: Field) -> &'static str {
-    match field {
-        Field::Username => "username_key",
-        Field::DisplayName => "display_fold",
-        Field::Email => "email_key",
-        Field::Status => "status",
-        Field::Role => "role",
-        Field::CreatedAt => "created_at",
-        Field::UpdatedAt => "updated_at",
-        Field::Rev => "rev",
     }
 }
 

@@ -9,22 +9,25 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use rusqlite::Connection;
+use uuid::Uuid;
 
 use self::readers::Readers;
 use self::vocabulary::Vocabulary;
 use self::watcher::Watcher;
 use self::writer::{Write, Writer};
 use super::{
-    ListQuery, Page, PasswordChange, PasswordHash, Position, Record, SearchPage, SearchQuery, Store, StoreError,
+    Changes, ListQuery, Page, PasswordChange, PasswordHash, Position, SearchPage, SearchQuery, Store, StoreError,
+    Written,
 };
 use crate::users::filter::Filter;
-use crate::users::{Email, User, Username};
+use crate::users::{Email, Session, User, Username};
 
 mod conditions;
 mod list;
 mod readers;
 mod schema;
 mod search;
+mod sessions;
 mod users;
 mod vocabulary;
 mod watcher;
@@ -95,6 +98,10 @@ impl SqliteStore {
         Ok(Self { writer: Writer::start(connection)?, readers, watcher, vocabulary, history })
     }
 
+    fn position_at(&self, seq: u64) -> Position {
+        Position { history: self.history.clone(), numbers: vec![seq], former: None }
+    }
+
     /// Runs `work` on a reader's connection.
     async fn read<T: Send + 'static>(
         &self,
@@ -106,12 +113,14 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn user_create(&self, user: User, password: PasswordHash) -> Result<u64, StoreError> {
-        self.writer.write(Write::Create { user: Box::new(user), password }).await
+    async fn user_create(&self, user: User, password: PasswordHash) -> Result<Written, StoreError> {
+        let seq = self.writer.write(Write::Create { user: Box::new(user), password }).await?;
+        Ok(Written { seq: Some(seq), record: None })
     }
 
-    async fn user_replace(&self, user: User, password: PasswordChange) -> Result<u64, StoreError> {
-        self.writer.write(Write::Replace { user: Box::new(user), password }).await
+    async fn user_replace(&self, user: User, password: PasswordChange) -> Result<Written, StoreError> {
+        let seq = self.writer.write(Write::Replace { user: Box::new(user), password }).await?;
+        Ok(Written { seq: Some(seq), record: None })
     }
 
     async fn user_get(&self, username: &Username) -> Result<Option<Arc<User>>, StoreError> {
@@ -163,17 +172,51 @@ impl Store for SqliteStore {
     }
 
     async fn position(&self) -> Result<Position, StoreError> {
-        let history = self.history.clone();
-        let seq = self.read(users::last_seq).await?;
-        Ok(Position { history, numbers: vec![seq] })
+        Ok(self.position_at(self.read(users::last_seq).await?))
     }
 
-    async fn changes_after(&self, seq: u64, limit: usize) -> Result<Vec<Record>, StoreError> {
-        self.read(move |connection| users::changes_after(connection, seq, limit)).await
+    async fn start(&self) -> Result<Position, StoreError> {
+        Ok(self.position_at(0))
+    }
+
+    async fn changes_after(&self, position: &Position, limit: usize) -> Result<Changes, StoreError> {
+        let [seq] = position.numbers[..] else { return Err(StoreError::BadPosition) };
+        if position.history != self.history || position.former.is_some() {
+            return Err(StoreError::BadPosition);
+        }
+        let (records, more) = self.read(move |connection| users::changes_after(connection, seq, limit)).await?;
+        let position = self.position_at(records.last().map_or(seq, |record| record.seq));
+        Ok(Changes { records, position, more, complete: !more })
     }
 
     async fn changed_elsewhere(&self) {
         self.watcher.changed().await;
+    }
+
+    async fn session_create(&self, session: Session) -> Result<(), StoreError> {
+        self.writer.write(Write::CreateSession(Box::new(session))).await.map(|_| ())
+    }
+
+    async fn session_get(&self, id: Uuid) -> Result<Option<Session>, StoreError> {
+        self.read(move |connection| sessions::get(connection, id)).await
+    }
+
+    async fn session_replace(&self, session: Session) -> Result<(), StoreError> {
+        self.writer.write(Write::ReplaceSession(Box::new(session))).await.map(|_| ())
+    }
+
+    async fn sessions_of(&self, user: &Username) -> Result<Vec<Session>, StoreError> {
+        let user = user.clone();
+        self.read(move |connection| sessions::of_user(connection, &user)).await
+    }
+
+    async fn sessions_ended(&self) -> Result<Vec<Session>, StoreError> {
+        // One gateway serves a file, and no command ends sessions.
+        Ok(Vec::new())
+    }
+
+    async fn session_ended_elsewhere(&self) {
+        std::future::pending().await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -17,7 +17,7 @@ const APPLICATION_ID: i64 = 0x446F_6F72;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Each brings the schema one version further; the version is their number. Released ones never change.
-const MIGRATIONS: [&str; 1] = [VERSION_1];
+const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
 
 /// Folded columns hold [`crate::users::fold::fold`] of their neighbour, so that SQLite's byte order is the order of
 /// filters and sorts.
@@ -100,6 +100,20 @@ CREATE TABLE words (
     word  TEXT NOT NULL UNIQUE,
     users INTEGER NOT NULL
 ) STRICT;
+";
+
+/// Sessions: what is asked for as columns, and the whole of it as JSON.
+const VERSION_2: &str = "
+CREATE TABLE sessions (
+    id         TEXT PRIMARY KEY,
+    user_key   TEXT NOT NULL,
+    ended      INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    rev        INTEGER NOT NULL,
+    session    TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX sessions_by_user ON sessions (user_key, expires_at);
 ";
 
 /// A connection that can write. Makes the file, readable by its owner only, if there is none.

@@ -46,23 +46,35 @@ pub(super) fn last_seq(connection: &Connection) -> Result<u64, StoreError> {
     Ok(connection.prepare_cached("SELECT last_seq FROM meta")?.query_row([], |row| row.get(0))?)
 }
 
-/// The newest states written after `seq`.
-pub(super) fn changes_after(connection: &Connection, seq: u64, limit: usize) -> Result<Vec<Record>, StoreError> {
+/// The newest states written after `seq`, and whether there are more. `BadPosition` when nothing was written at `seq` yet.
+pub(super) fn changes_after(
+    connection: &Connection,
+    seq: u64,
+    limit: usize,
+) -> Result<(Vec<Record>, bool), StoreError> {
+    if seq > last_seq(connection)? {
+        return Err(StoreError::BadPosition);
+    }
     let sql = format!("SELECT {COLUMNS}, seq, prev_seq, before FROM users WHERE seq > ?1 ORDER BY seq LIMIT ?2");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows =
-        statement.query([i64::try_from(seq).unwrap_or(i64::MAX), i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    // One more than asked for shows that there is more.
+    let most = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let mut rows = statement.query((seq, most))?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
+        if records.len() == limit {
+            return Ok((records, true));
+        }
         let before: Option<String> = row.get(NEXT_COLUMN + 2)?;
         records.push(Record {
             user: Arc::new(read(row)?),
+            shard: 0,
             seq: row.get(NEXT_COLUMN)?,
             prev_seq: row.get(NEXT_COLUMN + 1)?,
             before: before.map(|json| from_json("before", &json)).transpose()?,
         });
     }
-    Ok(records)
+    Ok((records, false))
 }
 
 /// Keeps a new user.
@@ -155,7 +167,7 @@ pub(super) fn replace(connection: &Connection, user: &User, password: &PasswordC
             ":generation": user.generation,
             ":seq": seq,
             ":prev_seq": stored.seq,
-            ":before": (user.status != Status::Erased).then(|| to_json(&before(old))),
+            ":before": (user.status != Status::Erased).then(|| to_json(&Before::of(old))),
         })?;
     let hash = match password {
         PasswordChange::Keep => return Ok(seq),
@@ -222,17 +234,6 @@ fn next_seq(connection: &Connection) -> Result<u64, StoreError> {
     Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
-fn before(user: &User) -> Before {
-    Before {
-        email: user.email.as_ref().map(|email| email.as_str().to_owned()),
-        display_name: user.display_name.clone(),
-        status: user.status,
-        role: user.role,
-        updated_at: user.updated_at,
-        rev: user.rev,
-    }
-}
-
 /// Reads the user of a row that begins with [`COLUMNS`].
 pub(super) fn read(row: &Row<'_>) -> Result<User, StoreError> {
     let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
@@ -255,11 +256,11 @@ pub(super) fn read(row: &Row<'_>) -> Result<User, StoreError> {
     })
 }
 
-fn to_json(value: &impl Serialize) -> String {
+pub(super) fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("these types have only string keys")
 }
 
-fn from_json<T: DeserializeOwned>(column: &'static str, json: &str) -> Result<T, StoreError> {
+pub(super) fn from_json<T: DeserializeOwned>(column: &'static str, json: &str) -> Result<T, StoreError> {
     serde_json::from_str(json).map_err(|_| damaged(column))
 }
 

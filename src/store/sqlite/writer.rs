@@ -11,9 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::{OpenError, Threads, users};
+use super::{OpenError, Threads, sessions, users};
 use crate::store::{PasswordChange, PasswordHash, StoreError};
-use crate::users::{User, Username};
+use crate::users::{Session, User, Username};
 
 /// The most writes that wait; a full queue refuses further ones at once.
 const QUEUE_LENGTH: usize = 1024;
@@ -28,6 +28,10 @@ pub(super) enum Write {
     Replace { user: Box<User>, password: PasswordChange },
     /// Replaces a hash by a better one of the same password.
     UpgradePassword { username: Username, old: PasswordHash, new: PasswordHash },
+    /// Keeps a new session.
+    CreateSession(Box<Session>),
+    /// Replaces the state of a session before it.
+    ReplaceSession(Box<Session>),
     /// Writes without changing anything: shows that writing works.
     Probe,
 }
@@ -149,6 +153,8 @@ fn apply(connection: &Connection, write: &Write) -> Outcome {
         Write::Create { user, password } => users::create(connection, user, password),
         Write::Replace { user, password } => users::replace(connection, user, password),
         Write::UpgradePassword { username, old, new } => users::upgrade_password(connection, username, old, new),
+        Write::CreateSession(session) => sessions::create(connection, session),
+        Write::ReplaceSession(session) => sessions::replace(connection, session),
         Write::Probe => {
             // SQLite writes no page for a row that is set to what it is; one that was another in between it does.
             for step in ["UPDATE meta SET last_seq = last_seq + 1", "UPDATE meta SET last_seq = last_seq - 1"] {

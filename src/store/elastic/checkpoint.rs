@@ -1,0 +1,133 @@
+//! What an index has written, shard by shard.
+//!
+//! A number counts as written when the shard's global checkpoint includes it: then it, and everything below, is on all
+//! copies that can become the primary, and final. Numbers are counted from 1 here, so that 0 includes nothing.
+
+use std::collections::BTreeMap;
+
+use elasticsearch::http::Method;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::client::{Client, Deadline, Failure, Request};
+
+/// What comes of looking at one index.
+type Looked = Result<Checkpoint, Failure>;
+
+/// The numbers of an index.
+#[derive(Debug, Clone)]
+pub(super) struct Checkpoint {
+    /// The name of the index itself.
+    pub(super) index: String,
+    /// Identifies the index and the histories of its shards: another one's numbers mean something else.
+    pub(super) history: String,
+    /// What is final, a shard.
+    pub(super) written: Vec<u64>,
+    /// The greatest in use, final or not, a shard.
+    pub(super) newest: Vec<u64>,
+    /// The node that has the primary, a shard.
+    pub(super) primaries: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Whether both say the same of the same index.
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+        self.history == other.history && self.written == other.written
+    }
+}
+
+#[derive(Deserialize)]
+struct Stats {
+    #[serde(default)]
+    indices: BTreeMap<String, IndexStats>,
+}
+
+#[derive(Deserialize)]
+struct IndexStats {
+    uuid: String,
+    #[serde(default)]
+    shards: BTreeMap<usize, Vec<CopyStats>>,
+}
+
+#[derive(Deserialize)]
+struct CopyStats {
+    routing: Routing,
+    seq_no: SeqNo,
+    commit: Commit,
+}
+
+#[derive(Deserialize)]
+struct Routing {
+    primary: bool,
+    node: String,
+}
+
+#[derive(Deserialize)]
+struct SeqNo {
+    max_seq_no: i64,
+    global_checkpoint: i64,
+}
+
+#[derive(Deserialize)]
+struct Commit {
+    user_data: UserData,
+}
+
+#[derive(Deserialize)]
+struct UserData {
+    history_uuid: String,
+}
+
+impl Client {
+    /// What the index of this name or alias has written by now.
+    pub(super) async fn checkpoint(&self, name: &str, deadline: Deadline) -> Looked {
+        let [checkpoint] = self.checkpoints([name], deadline).await?;
+        checkpoint
+    }
+
+    /// The same of several at once, each found or not by itself.
+    /// Source: Elasticsearch Index stats API at the level of shards.
+    pub(super) async fn checkpoints<const N: usize>(
+        &self,
+        names: [&str; N],
+        deadline: Deadline,
+    ) -> Result<[Looked; N], Failure> {
+        let path = format!(
+            "/{}/_stats/docs?level=shards&ignore_unavailable=true&filter_path=indices.*.uuid,\
+             indices.*.shards.*.routing.primary,indices.*.shards.*.routing.node,indices.*.shards.*.seq_no,\
+             indices.*.shards.*.commit.user_data.history_uuid",
+            names.join(",")
+        );
+        let answer = self.send(&Request::new(Method::Get, path), deadline).await?;
+        if !answer.is_success() {
+            return Err(Failure::passing(answer.unexpected().to_string()));
+        }
+        let Stats { mut indices } = answer.read().map_err(|error| Failure::passing(error.to_string()))?;
+        Ok(names.map(|name| {
+            // The index behind an alias is named after it.
+            let is_meant =
+                |index: &str| index.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+            let index = indices.keys().find(|index| is_meant(index)).cloned();
+            let found = index.and_then(|index| indices.remove_entry(&index));
+            found
+                .and_then(|(index, stats)| checkpoint_of(index, stats))
+                .ok_or_else(|| Failure::passing(format!("a shard of {name} has no primary")))
+        }))
+    }
+}
+
+/// `None` where a shard has no primary.
+fn checkpoint_of(index: String, stats: IndexStats) -> Option<Checkpoint> {
+    let mut history = Sha256::new_with_prefix(&stats.uuid);
+    let (mut written, mut newest, mut primaries) = (Vec::new(), Vec::new(), Vec::new());
+    for (at, (shard, copies)) in stats.shards.into_iter().enumerate() {
+        let primary = copies.into_iter().find(|copy| copy.routing.primary).filter(|_| shard == at)?;
+        history.update(&primary.commit.user_data.history_uuid);
+        let number = |seq_no: i64| u64::try_from(seq_no + 1).unwrap_or(0);
+        written.push(number(primary.seq_no.global_checkpoint));
+        newest.push(number(primary.seq_no.max_seq_no));
+        primaries.push(primary.routing.node);
+    }
+    let history = history.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    Some(Checkpoint { index, history, written, newest, primaries })
+}

@@ -1,0 +1,62 @@
+//! Searches that show what was written: the index is refreshed only when a search would otherwise miss something, and
+//! then once for all who wait.
+
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Mutex;
+
+use super::changes::Written;
+use super::client::{Client, Deadline};
+use crate::store::StoreError;
+
+/// Counts the writes that this node knows of, and those that searches show.
+#[derive(Debug)]
+pub(super) struct Freshness {
+    known: AtomicU64,
+    /// The history and the greatest numbers that a position was given for.
+    reached: std::sync::Mutex<(String, Vec<u64>)>,
+    shown: AtomicU64,
+    /// Held by who refreshes.
+    refreshing: Mutex<()>,
+}
+
+impl Freshness {
+    /// Of a node that knows nothing yet: what others wrote before it started counts as one write.
+    pub(super) fn new() -> Self {
+        let (known, shown) = (AtomicU64::new(1), AtomicU64::new(0));
+        Self { known, reached: <_>::default(), shown, refreshing: Mutex::new(()) }
+    }
+
+    /// Something was written, or may have been, that searches must show from now on.
+    pub(super) fn written(&self) {
+        self.known.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A position is given that includes so much, written by whomever: a page that is read behind it must show that.
+    pub(super) fn reached(&self, written: &Written) {
+        let (history, newest) = (&written.position.history, &written.newest);
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        if reached.0 != *history || reached.1 != *newest {
+            *reached = (history.clone(), newest.clone());
+            self.written();
+        }
+    }
+
+    /// Makes searches of the index show everything known by now.
+    pub(super) async fn catch_up(&self, client: &Client, index: &str, deadline: Deadline) -> Result<(), StoreError> {
+        let wanted = self.known.load(Ordering::Acquire);
+        if self.shown.load(Ordering::Acquire) >= wanted {
+            return Ok(());
+        }
+        let turn = tokio::time::timeout(deadline.left(), self.refreshing.lock());
+        let _turn = turn.await.map_err(|_| StoreError::Timeout)?;
+        if self.shown.load(Ordering::Acquire) >= wanted {
+            return Ok(());
+        }
+        let shows = self.known.load(Ordering::Acquire);
+        client.refresh(index, deadline).await?;
+        self.shown.fetch_max(shows, Ordering::AcqRel);
+        Ok(())
+    }
+}

@@ -1,0 +1,353 @@
+//! Elasticsearch as the home of the users, for any number of gateways at once.
+//!
+//! It has no transactions and may lose an answer, so what must hold among documents is kept by compare-and-set: see
+//! `documents` for writes, `emails` for addresses, `admins` for the last admin, `changes` for the feed. Only what a
+//! bare server of version 8.8 or later has is used; texts are folded here, so that all versions agree.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+pub use elasticsearch::http::Url;
+use secrecy::SecretString;
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use self::changes::Watch;
+use self::checkpoint::Checkpoint;
+use self::client::{Answer, Client, Deadline, Failure, Kind, Request};
+use self::freshness::Freshness;
+use self::index::{Index, KINDS, Meta, Names};
+pub use self::migrate::{Migration, migrate};
+use super::{
+    Changes, ListQuery, Page, PasswordChange, PasswordHash, Position, SearchPage, SearchQuery, Store, StoreError,
+    Written,
+};
+use crate::users::filter::Filter;
+use crate::users::{Email, Session, User, Username};
+
+mod admins;
+mod bulk;
+mod changes;
+mod checkpoint;
+mod client;
+mod document;
+mod documents;
+mod emails;
+mod finding;
+mod former;
+mod freshness;
+mod index;
+mod list;
+mod migrate;
+mod query;
+mod sessions;
+mod users;
+
+/// The version of mappings and documents that this program writes.
+const SCHEMA: u32 = 1;
+/// The longest an operation may take, in whatever requests: below a call's deadline, so that its outcome is told.
+const OPERATION: Duration = Duration::from_millis(4_500);
+/// The longest that one step of opening or migrating may take, e.g. making an index.
+const STEP: Duration = Duration::from_secs(60);
+/// The setting that names certificates of an authority.
+pub(crate) const CA_FILE: &str = "DOORWARD_ES_CA_FILE";
+/// The pause after which a write that a migration holds is tried again, at most.
+const HOLD: Duration = Duration::from_millis(100);
+/// How often an unreachable cluster is tried again at the start.
+const START_PAUSE: Duration = Duration::from_secs(1);
+
+/// Which cluster, and how to reach it.
+#[derive(Debug, Clone)]
+pub struct ElasticConfig {
+    /// Its nodes; at least one.
+    pub nodes: Vec<Url>,
+    /// How to sign in; `None` where nobody has to.
+    pub credentials: Option<ElasticCredentials>,
+    /// Certificates, in PEM form, of an authority that is trusted besides the known ones.
+    pub ca_file: Option<PathBuf>,
+    /// What the names of all indices begin with.
+    pub prefix: String,
+    /// Primary shards of the users, when their index is made.
+    pub shards: usize,
+    /// The longest to wait for a connection.
+    pub connect_timeout: Duration,
+    /// The longest to wait for an answer.
+    pub request_timeout: Duration,
+    /// How long the start waits for a cluster that does not answer.
+    pub start_patience: Duration,
+}
+
+/// How to sign in to the cluster.
+#[derive(Debug, Clone)]
+pub enum ElasticCredentials {
+    /// An API key in its encoded form.
+    ApiKey(SecretString),
+    /// A user's.
+    Basic {
+        /// Their name.
+        username: String,
+        /// Their password.
+        password: SecretString,
+    },
+}
+
+/// Why a cluster cannot be used: one line, without secrets.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A setting.
+    #[error("{0}")]
+    Setting(String),
+    /// It does not answer, or cannot do what it must. Passes, perhaps.
+    #[error("ES_URL: {0}")]
+    Unavailable(String),
+    /// Our credentials are refused.
+    #[error("ES_URL: {0}; see DOORWARD_ES_API_KEY, or DOORWARD_ES_USERNAME and DOORWARD_ES_PASSWORD")]
+    Unauthorised(String),
+    /// It is not Elasticsearch, or not by this protocol.
+    #[error("ES_URL: {0}")]
+    NotElasticsearch(String),
+    /// It refuses what is asked of it, with this status and type of error.
+    #[error("ES_URL: Elasticsearch answered {0} {1}")]
+    Refused(u16, String),
+    /// Something else is in the place of our indices.
+    #[error("{0}; set another DOORWARD_INDEX_PREFIX")]
+    Foreign(String),
+    /// An index is where a new one should be made.
+    #[error("the index {0} is in the way of a new one: delete it if it is left from a migration that was given up")]
+    InTheWay(String),
+    /// Writes are held, and what is left to do failed.
+    #[error("{0}; writes are held until `doorward migrate` is run again and finishes")]
+    Unfinished(Box<OpenError>),
+    /// Some of our indices are there, but not all.
+    #[error("the index {0} is missing although there are users: restore it from a snapshot")]
+    Incomplete(String),
+    /// A newer program has written the indices.
+    #[error(
+        "the indices have schema version {found}, but this program knows only up to {SCHEMA}: use the newer program"
+    )]
+    NewerSchema {
+        /// Theirs.
+        found: u32,
+    },
+    /// An older program has written the indices.
+    #[error("the indices have schema version {found}, and this program needs {SCHEMA}: run `doorward migrate`")]
+    OlderSchema {
+        /// Theirs.
+        found: u32,
+    },
+}
+
+impl From<Failure> for OpenError {
+    fn from(failure: Failure) -> Self {
+        match failure.kind {
+            Kind::Unauthorised => Self::Unauthorised(failure.text),
+            Kind::Foreign | Kind::Tls => Self::NotElasticsearch(failure.text),
+            _ => Self::Unavailable(failure.text),
+        }
+    }
+}
+
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// The store in an Elasticsearch cluster.
+pub struct ElasticStore {
+    /// For calls.
+    client: Client,
+    /// For the feed, which calls must not keep waiting.
+    feed: Client,
+    names: Names,
+    freshness: Freshness,
+    /// The users index as it was last seen behind its alias.
+    users: RwLock<Arc<Index>>,
+    /// What `changed_elsewhere` has seen.
+    watch: Mutex<Watch>,
+    /// Up to where ended sessions were looked for; `None` before the first time.
+    sessions_seen: Mutex<Option<Checkpoint>>,
+    /// What the sessions have written, and when the tail has looked.
+    sessions_looked: watch::Sender<Option<(Instant, Checkpoint)>>,
+}
+
+impl ElasticStore {
+    /// Opens the indices, or makes them where there are none yet. Waits for a cluster that does not answer.
+    pub async fn open(config: &ElasticConfig) -> Result<Self, OpenError> {
+        let client = Client::new(config).map_err(OpenError::Setting)?;
+        let names = Names::new(&config.prefix);
+        let patience = Deadline::within(config.start_patience);
+        let users = loop {
+            match open_indices(&client, &names, config.shards).await {
+                Ok(users) => break users,
+                Err(OpenError::Unavailable(cause)) if patience.left() > START_PAUSE => {
+                    tracing::warn!(cause, "waiting for Elasticsearch");
+                    tokio::time::sleep(START_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let users = RwLock::new(Arc::new(users));
+        Ok(Self {
+            feed: client.apart(),
+            client,
+            names,
+            freshness: Freshness::new(),
+            users,
+            watch: Mutex::default(),
+            sessions_seen: Mutex::default(),
+            sessions_looked: watch::Sender::default(),
+        })
+    }
+
+    /// The users index of this name, which is behind the alias now.
+    async fn users_index(&self, name: &str, deadline: Deadline) -> Result<Arc<Index>, StoreError> {
+        let known = self.users.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if known.name == name {
+            return Ok(known);
+        }
+        let index = self.client.index(index::Kind::Users, name, deadline).await;
+        let index = index.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let index = Arc::new(index.ok_or_else(|| StoreError::Unavailable("the users index is gone".to_owned()))?);
+        *self.users.write().unwrap_or_else(PoisonError::into_inner) = index.clone();
+        Ok(index)
+    }
+
+    /// Whether documents can be written: a condition that never holds is refused only by an index that takes writes.
+    async fn check_writable(&self, deadline: Deadline) -> Result<(), StoreError> {
+        let path = format!("/{}/_doc/probe?if_seq_no={}&if_primary_term=1&timeout=1s", self.names.users, i64::MAX);
+        let request = Request::json(elasticsearch::http::Method::Put, path, &serde_json::json!({}));
+        match self.client.send(&request, deadline).await {
+            Ok(Answer { status: 409, .. }) | Err(Failure { kind: Kind::Held, .. }) => Ok(()),
+            Ok(answer) => Err(answer.unexpected()),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+}
+
+/// The users index, after all indices are there.
+async fn open_indices(client: &Client, names: &Names, shards: usize) -> Result<Index, OpenError> {
+    let deadline = Deadline::within(STEP);
+    let is_new = client.index(index::Kind::Users, &names.users, deadline).await?.is_none();
+    for kind in KINDS {
+        let alias = names.alias(kind);
+        match client.index(kind, alias, deadline).await? {
+            Some(index) if index.meta.schema < SCHEMA => {
+                return Err(OpenError::OlderSchema { found: index.meta.schema });
+            }
+            Some(_) => {}
+            // Where sessions are lost, everybody logs in again.
+            None if is_new || kind == index::Kind::Sessions => {
+                let meta = Meta { kind, schema: SCHEMA, formers: Vec::new() };
+                client.create_index(&Index::next_name(alias, None), Some(alias), &meta, shards, deadline).await?;
+            }
+            None => return Err(OpenError::Incomplete(alias.to_owned())),
+        }
+    }
+    let users = client.index(index::Kind::Users, &names.users, deadline).await?;
+    // An index that another gateway is making is there before its shards are.
+    client.checkpoint(&names.users, Deadline::within(OPERATION)).await?;
+    users.ok_or_else(|| OpenError::Incomplete(names.users.clone()))
+}
+
+#[async_trait]
+impl Store for ElasticStore {
+    async fn user_create(&self, user: User, password: PasswordHash) -> Result<Written, StoreError> {
+        self.create(&user, &password, Deadline::within(OPERATION)).await
+    }
+
+    async fn user_replace(&self, user: User, password: PasswordChange) -> Result<Written, StoreError> {
+        self.replace(&user, &password, Deadline::within(OPERATION)).await
+    }
+
+    async fn user_get(&self, username: &Username) -> Result<Option<Arc<User>>, StoreError> {
+        self.get(username, Deadline::within(OPERATION)).await
+    }
+
+    async fn user_get_many(&self, usernames: &[Username]) -> Result<Vec<Arc<User>>, StoreError> {
+        self.get_many(usernames, Deadline::within(OPERATION)).await
+    }
+
+    async fn user_get_by_email(&self, email: &Email) -> Result<Option<Arc<User>>, StoreError> {
+        self.get_by_email(email, Deadline::within(OPERATION)).await
+    }
+
+    async fn password_get(&self, username: &Username) -> Result<Option<PasswordHash>, StoreError> {
+        self.password(username, Deadline::within(OPERATION)).await
+    }
+
+    async fn password_upgrade(
+        &self,
+        username: &Username,
+        old: PasswordHash,
+        new: PasswordHash,
+    ) -> Result<(), StoreError> {
+        self.upgrade_password(username, &old, &new, Deadline::within(OPERATION)).await
+    }
+
+    async fn user_list(&self, query: ListQuery) -> Result<Page, StoreError> {
+        self.list(&query, Deadline::within(OPERATION)).await
+    }
+
+    async fn user_count(&self, filter: Option<Filter>) -> Result<u64, StoreError> {
+        self.count(filter.as_ref(), Deadline::within(OPERATION)).await
+    }
+
+    async fn user_search(&self, query: SearchQuery) -> Result<SearchPage, StoreError> {
+        self.search(&query, Deadline::within(OPERATION)).await
+    }
+
+    async fn position(&self) -> Result<Position, StoreError> {
+        let written = self.written(&self.client, Deadline::within(OPERATION)).await?;
+        self.freshness.reached(&written);
+        Ok(written.position)
+    }
+
+    async fn start(&self) -> Result<Position, StoreError> {
+        let now = self.position().await?;
+        Ok(Position { numbers: vec![0; now.numbers.len()], ..now })
+    }
+
+    async fn changes_after(&self, position: &Position, limit: usize) -> Result<Changes, StoreError> {
+        self.changes(position, limit, Deadline::within(OPERATION)).await
+    }
+
+    async fn changed_elsewhere(&self) {
+        self.wait_for_changes().await;
+    }
+
+    async fn session_create(&self, session: Session) -> Result<(), StoreError> {
+        self.create_session(&session, Deadline::within(OPERATION)).await
+    }
+
+    async fn session_get(&self, id: Uuid) -> Result<Option<Session>, StoreError> {
+        self.session(id, Deadline::within(OPERATION)).await
+    }
+
+    async fn session_replace(&self, session: Session) -> Result<(), StoreError> {
+        self.replace_session(&session, Deadline::within(OPERATION)).await
+    }
+
+    async fn sessions_of(&self, user: &Username) -> Result<Vec<Session>, StoreError> {
+        self.open_sessions(user, Deadline::within(OPERATION)).await
+    }
+
+    async fn sessions_ended(&self) -> Result<Vec<Session>, StoreError> {
+        self.ended_sessions(Deadline::within(OPERATION)).await
+    }
+
+    async fn session_ended_elsewhere(&self) {
+        self.wait_for_ended_sessions().await;
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let deadline = Deadline::within(OPERATION);
+        self.written(&self.client, deadline).await?;
+        self.check_writable(deadline).await
+    }
+
+    async fn close(&self) {}
+}
