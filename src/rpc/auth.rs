@@ -1,30 +1,39 @@
 //! `auth.*`: making an account, logging in, and signing a socket in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonrpsee::Extensions;
 use jsonrpsee::proc_macros::rpc;
+use metrics::counter;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use tokio::time::Instant;
 
 use super::error::{FieldError, RpcError};
+use super::feed::{Resumed, SubscribeParams};
 use super::params::Named;
-use super::{Context, Handlers, UserView, allow, peer_of};
+use super::sessions::{SessionView, TokenSet};
+use super::{Context, Handlers, UserView, peer_of};
 use crate::auth::hashing::{Busy, Verdict};
 use crate::auth::password::Password;
-use crate::auth::token::AccessToken;
+use crate::auth::throttle::{Attempt, TooMany};
+use crate::auth::token::{Claims, LEEWAY};
 use crate::clock::Time;
+use crate::metrics::THROTTLED;
 use crate::permission::{Method, Target};
-use crate::sessions::{Account, Identity, Outbound, Peer, Session, When};
+use crate::sessions::{Account, Identity, Outbound, Peer, Unbound, When};
 use crate::store::{PasswordHash, StoreError, Unique};
 use crate::users::rules::{self, Act};
+use crate::users::session::Origin;
 use crate::users::user::{self, Refusal};
-use crate::users::{Email, Role, Status, Username};
+use crate::users::{Email, Role, Session, Status, User, Username};
 
 /// The longest name that a client may give its device, in characters.
 const DEVICE_MAX_CHARS: usize = 64;
-/// Refused access tokens on one socket before it is closed.
+/// The time that a look-up for a login takes seems to be a multiple of this: several times what one takes.
+const LOOKING_UP: Duration = Duration::from_millis(10);
+/// Refused access tokens in a row on one socket before it is closed.
 const MAX_REFUSED_TOKENS: u32 = 3;
 
 /// Parameters of `auth.register`.
@@ -64,22 +73,16 @@ pub struct LoginParams {
 pub struct AuthenticateParams {
     /// A token from `auth.register` or `auth.login`.
     pub access_token: SecretString,
-}
-
-/// The tokens of a session.
-#[derive(Clone, Serialize)]
-pub struct TokenSet {
-    access_token: String,
-    token_type: &'static str,
-    /// Seconds.
-    expires_in: u64,
+    /// Subscriptions to open as well, in one round trip.
+    #[serde(default)]
+    pub resume: Option<Vec<SubscribeParams>>,
 }
 
 /// Result of `auth.register` and `auth.login`.
 #[derive(Clone, Serialize)]
 pub struct SignedIn {
     user: UserView,
-    session: Session,
+    session: SessionView,
     tokens: TokenSet,
 }
 
@@ -87,8 +90,11 @@ pub struct SignedIn {
 #[derive(Clone, Serialize)]
 pub struct Authenticated {
     user: UserView,
-    session: Session,
+    session: SessionView,
     expires_at: Time,
+    /// In the order of `resume`; absent without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscriptions: Option<Vec<Resumed>>,
 }
 
 /// The methods of the namespace.
@@ -96,13 +102,13 @@ pub struct Authenticated {
 pub trait Auth {
     /// `auth.register`: a new account, signed in.
     ///
-    /// Errors: `AlreadyExists`, `WeakPassword`, `ServerBusy`; on a socket `OtherIdentity`.
+    /// Errors: `AlreadyExists`, `WeakPassword`, `TooManyLogins`, `ServerBusy`; on a socket `OtherIdentity`.
     #[method(name = "register", with_extensions)]
     async fn register(&self, params: Named<RegisterParams>) -> Result<SignedIn, RpcError>;
 
     /// `auth.login`: a session for the holder of a password; binds a socket.
     ///
-    /// Errors: `BadCredentials`, `ServerBusy`; on a socket `OtherIdentity`.
+    /// Errors: `BadCredentials`, `TooManyLogins`, `ServerBusy`; on a socket `OtherIdentity`.
     #[method(name = "login", with_extensions)]
     async fn login(&self, params: Named<LoginParams>) -> Result<SignedIn, RpcError>;
 
@@ -121,9 +127,14 @@ impl AuthServer for Handlers {
         // A new account is nobody who could be signed in here: refused before it is made.
         let _alone = peer.register_alone().ok_or(RpcError::OtherIdentity)?;
         let new = NewUser::check(&params.username, &params.email, params.display_name.as_deref())?;
+        self.throttle
+            .registration(peer.address)
+            .inspect_err(|refused| audit_throttled("registration", peer, refused))?;
         let act = Act { actor: Some(new.username.clone()), at: self.clock.now(), reason: None };
         let account = self.create_user(peer, new, &params.password, Role::User, act).await?;
-        self.open_session(peer, account, device)
+        let user = account.user();
+        self.remember_address(&user, peer);
+        self.open_session(peer, account, user, device).await.map_err(RpcError::after_a_write)
     }
 
     async fn login(&self, extensions: &Extensions, params: Named<LoginParams>) -> Result<SignedIn, RpcError> {
@@ -132,28 +143,24 @@ impl AuthServer for Handlers {
         // A password beyond the limits can be nobody's; it is refused unread, like any wrong one.
         let password =
             Password::parse(params.password.expose_secret()).map_err(|refusal| RpcError::param("password", refusal))?;
-        let account = self.account_of(&params.login).await?;
-        let known = account.map(|account| account.user()).filter(|user| user.status == Status::Active);
-        let stored = match &known {
-            Some(user) => self.store.password_get(&user.username).await?,
-            None => None,
+        let mut attempt = self.attempt(&params.login, peer)?;
+        let (account, user) = match self.prove(&params.login, password, peer, &mut attempt).await {
+            Ok(proven) => proven,
+            Err(RpcError::BadCredentials) => {
+                attempt.failed();
+                return Err(RpcError::BadCredentials);
+            }
+            Err(error) => {
+                attempt.void();
+                return Err(error);
+            }
         };
-        let verdict = self.hashed(self.hasher.verify(password.clone(), stored.clone())).await?;
-        let (Some(known), true) = (known, verdict != Verdict::Wrong) else {
-            tracing::info!(target: "audit", event = "login_failed", address = %peer.address);
-            return Err(RpcError::BadCredentials);
-        };
-        if let (Verdict::RightButWeak, Some(old)) = (verdict, stored) {
-            self.upgrade_hash(&known.username, password, old).await;
-        }
-        // Hashing took a while: an account or password that was revoked meanwhile does not log in.
-        let account = self.directory.account(&known.username).await?.ok_or(RpcError::BadCredentials)?;
-        let user = account.user();
-        if user.status != Status::Active || user.generation != known.generation {
-            return Err(RpcError::BadCredentials);
-        }
-        tracing::info!(target: "audit", event = "logged_in", user = %user.username, address = %peer.address);
-        self.open_session(peer, account, device)
+        attempt.succeeded();
+        self.remember_address(&user, peer);
+        let username = user.username.clone();
+        let signed_in = self.open_session(peer, account, user, device).await?;
+        tracing::info!(target: "audit", event = "logged_in", user = %username, address = %peer.address);
+        Ok(signed_in)
     }
 
     async fn authenticate(
@@ -162,7 +169,7 @@ impl AuthServer for Handlers {
         params: Named<AuthenticateParams>,
     ) -> Result<Authenticated, RpcError> {
         let (peer, params) = (peer_of(extensions)?, params.get()?);
-        let identity = match self.identity_of(params.access_token.expose_secret()).await {
+        let identity = match self.identity_of(params.access_token.expose_secret(), || peer.origin()).await {
             Ok(identity) => identity,
             Err(error) => {
                 let bad = matches!(error, RpcError::TokenExpired | RpcError::TokenInvalid | RpcError::SessionEnded);
@@ -174,10 +181,15 @@ impl AuthServer for Handlers {
                 return Err(error);
             }
         };
-        let (session, expires_at) = (identity.session, identity.expires_at);
+        let (session, expires_at) = (identity.session.clone(), identity.expires_at);
         let account = self.bind(peer, identity)?;
-        let session = session_of(peer, session, None, self.clock.now());
-        Ok(Authenticated { user: UserView::of_oneself(account.user()), session, expires_at })
+        let session =
+            self.session_view(session.session.seen(peer.origin(), self.clock.now()), Some(session.session.id));
+        let subscriptions = match params.resume {
+            Some(resume) => Some(self.resume(extensions, resume).await),
+            None => None,
+        };
+        Ok(Authenticated { user: UserView::of_oneself(account.user()), session, expires_at, subscriptions })
     }
 }
 
@@ -226,7 +238,7 @@ impl Context {
         let hash = self.new_password_hash("password", password, &new.username, new.email.as_str()).await?;
         if act.actor.as_ref() != Some(&new.username) {
             // Hashing took a while: an admin who makes others may have lost the right meanwhile.
-            allow(&actor.caller(), Method::UsersCreate, Target::Nobody)?;
+            self.allow(&actor.caller(), Method::UsersCreate, Target::Nobody)?;
         }
         let user = rules::create(new.username, new.email, new.display_name, role, act);
         Ok(self.directory.create(user, hash, actor).await?)
@@ -264,77 +276,134 @@ impl Context {
         }
     }
 
-    /// The account that a login names, by username or by address.
-    async fn account_of(&self, login: &str) -> Result<Option<Arc<Account>>, RpcError> {
-        if let Ok(username) = Username::parse(login) {
-            return Ok(self.directory.account(&username).await?);
-        }
-        let Ok(email) = Email::parse(login) else { return Ok(None) };
-        match self.store.user_get_by_email(&email).await? {
-            Some(user) => Ok(self.directory.account(&user.username).await?),
-            None => Ok(None),
+    /// Begins an attempt to prove a password under a name, as it was typed.
+    ///
+    /// Errors: `TooManyLogins`.
+    pub(super) fn attempt(&self, login: &str, peer: &Peer) -> Result<Attempt<'_>, RpcError> {
+        let attempt = self.throttle.login(&login.to_ascii_lowercase(), peer.address);
+        Ok(attempt.inspect_err(|refused| audit_throttled("login", peer, refused))?)
+    }
+
+    /// Attempts of others do not keep a user away from where they have signed in, by either of their names.
+    fn remember_address(&self, user: &User, peer: &Peer) {
+        self.throttle.signed_in(&user.username.key(), peer.address);
+        if let Some(email) = &user.email {
+            self.throttle.signed_in(&email.key(), peer.address);
         }
     }
 
-    /// Begins a session, and signs the connection in when it is a socket.
-    fn open_session(
+    /// The user whom a login names, by username or by address. What is neither is nobody's.
+    async fn user_of(&self, login: &str) -> Result<Option<Arc<User>>, RpcError> {
+        Ok(match (Username::parse(login), Email::parse(login)) {
+            (Ok(username), _) => self.store.user_get(&username).await?,
+            (Err(_), Ok(email)) => self.store.user_get_by_email(&email).await?,
+            (Err(_), Err(_)) => self.store.user_get(&Username::of_nobody()).await?,
+        })
+    }
+
+    /// The account that a login names, when this is its password, and its user as they were then.
+    ///
+    /// Errors: `BadCredentials`, which it tells the audit trail; `ServerBusy`.
+    async fn prove(
+        &self,
+        login: &str,
+        password: Password,
+        peer: &Peer,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<(Arc<Account>, Arc<User>), RpcError> {
+        loop {
+            // Whoever there is, and whatever is known of them here, the store is asked the same: a read more or less shows
+            // in the time of an answer.
+            let begun = Instant::now();
+            let known = self.user_of(login).await?;
+            let username = known.as_ref().map_or_else(Username::of_nobody, |user| user.username.clone());
+            let stored = self.store.password_get(&username).await?;
+            // What is found takes a little longer to read than what is not.
+            let steps = begun.elapsed().as_micros() / LOOKING_UP.as_micros() + 1;
+            tokio::time::sleep_until(begun + LOOKING_UP * u32::try_from(steps).unwrap_or(1)).await;
+            let (known, stored) = match known {
+                Some(user) if user.status == Status::Active => (Some(user), stored),
+                _ => (None, None),
+            };
+            attempt.costs();
+            let verdict = self.hashed(self.hasher.verify(password.clone(), stored.clone())).await?;
+            let Some(known) = known.as_ref().filter(|_| verdict != Verdict::Wrong) else {
+                let user = known.as_ref().map_or("", |user| user.username.as_str());
+                tracing::info!(target: "audit", event = "login_failed", user, address = %peer.address);
+                return Err(RpcError::BadCredentials);
+            };
+            if let (Verdict::RightButWeak, Some(old)) = (verdict, stored) {
+                self.upgrade_hash(&known.username, password.clone(), old).await;
+            }
+            // Hashing took a while: when role, status or password changed meanwhile, all of it is judged anew.
+            if let Some(account) = self.directory.account_since(&known.username, known.generation).await? {
+                let user = account.user();
+                if user.generation == known.generation {
+                    return Ok((account, user));
+                }
+            }
+        }
+    }
+
+    /// Begins a session, and signs the connection in when it is a socket. `user` is the account's as they were when they
+    /// proved to be it: the session is of that generation.
+    async fn open_session(
         &self,
         peer: &Arc<Peer>,
         account: Arc<Account>,
+        user: Arc<User>,
         device: Option<String>,
     ) -> Result<SignedIn, RpcError> {
-        let user = account.user();
-        let session = Uuid::now_v7();
-        let AccessToken { text, expires_at } = self.tokens.issue(&user, session);
-        if peer.mailbox.is_some() {
-            self.bind(peer, Identity { account, session, generation: user.generation, expires_at })?;
+        let now = self.clock.now();
+        let session = Session::begin(&user, device, peer.origin(), now, self.logins.lifetimes);
+        let session = self.logins.begin(session).await?;
+        let (begun, tokens) = (session.session.clone(), self.tokens_of(&user, &session.session));
+        let identity = Identity { account, session, generation: user.generation, expires_at: tokens.expires_at };
+        if peer.mailbox.is_some()
+            && let Err(error) = self.bind(peer, identity)
+        {
+            self.logins.end(begun.id, 0, peer).await?;
+            return Err(error);
         }
-        let tokens = TokenSet {
-            access_token: text.expose_secret().to_owned(),
-            token_type: "Bearer",
-            expires_in: self.config.token_life.as_secs(),
-        };
-        let session = session_of(peer, session, device, self.clock.now());
-        Ok(SignedIn { user: UserView::of_oneself(user), session, tokens })
+        let own = Some(begun.id);
+        Ok(SignedIn { user: UserView::of_oneself(user), session: self.session_view(begun, own), tokens })
     }
 
-    /// Who an access token speaks for, if it is good now.
+    /// Who an access token speaks for, if it is good now. `origin` is from where it was sent.
     ///
-    /// Errors: `TokenExpired`, `TokenInvalid`; `SessionEnded` when the user's tokens were revoked since.
-    pub async fn identity_of(&self, token: &str) -> Result<Identity, RpcError> {
-        let claims = self.tokens.verify(token)?;
-        let account = self.directory.account(&claims.username).await?.ok_or(RpcError::SessionEnded)?;
-        let identity =
-            Identity { account, session: claims.session, generation: claims.generation, expires_at: claims.expires_at };
-        if identity.is_current() { Ok(identity) } else { Err(RpcError::SessionEnded) }
+    /// Errors: `TokenExpired`, `TokenInvalid`; `SessionEnded` when its session, or all of the user's, ended since.
+    pub async fn identity_of(&self, token: &str, origin: impl FnOnce() -> Origin) -> Result<Identity, RpcError> {
+        let Claims { username, session, generation, expires_at, .. } = self.tokens.verify(token)?;
+        let account = self.directory.account_since(&username, generation).await?.ok_or(RpcError::SessionEnded)?;
+        let session = self.logins.get(session).await?.ok_or(RpcError::SessionEnded)?;
+        let identity = Identity { account, session, generation, expires_at };
+        if !identity.is_current() {
+            return Err(RpcError::SessionEnded);
+        }
+        self.logins.seen(&identity.session, origin);
+        Ok(identity)
     }
 
     /// Whether an identity that was good is so still: the token has not expired, nor been revoked.
     pub fn is_good(&self, identity: &Identity) -> bool {
-        self.clock.now() < identity.expires_at && identity.is_current()
+        self.logins.has_contact() && self.clock.now() < identity.expires_at.plus(LEEWAY) && identity.is_current()
     }
 
     /// Signs a socket in under an identity, or extends it.
     ///
-    /// Errors: `OtherIdentity` for another user's socket; `SessionEnded` when the identity was revoked
-    /// meanwhile. A socket above the user's bound is closed with 4505.
+    /// Errors: `OtherIdentity` for another user's socket; `SessionEnded` when the identity was revoked or the socket has
+    /// closed meanwhile. A socket above the user's bound is closed with 4505.
     pub fn bind(&self, peer: &Arc<Peer>, identity: Identity) -> Result<Arc<Account>, RpcError> {
         let mailbox = peer.mailbox.as_ref().ok_or(RpcError::WebsocketOnly)?;
-        if let Some(current) = peer.identity() {
-            if current.account.user().username != identity.account.user().username {
-                return Err(RpcError::OtherIdentity);
+        match self.presence.bind(peer, identity, self.config.limits.sockets_per_user) {
+            Ok(account) => self.still_current(peer, account),
+            Err(Unbound::OtherUser) => Err(RpcError::OtherIdentity),
+            Err(Unbound::TooMany) => {
+                mailbox.close(4505, "too many connections");
+                Err(RpcError::SessionEnded)
             }
-            let account = current.account;
-            account.update(&identity.account.user());
-            peer.identify(Identity { account: account.clone(), ..identity });
-            return self.still_current(peer, account);
+            Err(Unbound::Left) => Err(RpcError::SessionEnded),
         }
-        let max = self.config.limits.sockets_per_user;
-        let Some(account) = self.presence.join(peer, identity, max) else {
-            mailbox.close(4505, "too many connections");
-            return Err(RpcError::SessionEnded);
-        };
-        self.still_current(peer, account)
     }
 
     /// A revocation that ran between the check of the token and the binding did not see this socket.
@@ -349,15 +418,11 @@ impl Context {
     }
 }
 
-fn session_of(peer: &Peer, id: Uuid, device: Option<String>, now: Time) -> Session {
-    Session {
-        id,
-        device,
-        address: peer.address,
-        user_agent: peer.user_agent.as_deref().map(str::to_owned),
-        created_at: now,
-        current: true,
-    }
+/// Counts an attempt that was not let through, and tells the audit trail. What was typed as a name may be a password.
+fn audit_throttled(what: &'static str, peer: &Peer, refused: &TooMany) {
+    counter!(THROTTLED, "what" => what).increment(1);
+    let retry_after_ms = u64::try_from(refused.retry_after.as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(target: "audit", event = "throttled", what, address = %peer.address, retry_after_ms);
 }
 
 fn checked_device(device: Option<String>) -> Result<Option<String>, RpcError> {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use sha2::Sha256;
 
 use super::error::RpcError;
+use crate::auth::seals::{Seals, Secrets};
 use crate::store::PageKey;
 
 /// Bytes of the seal: a forgery succeeds once in 2^128.
@@ -17,23 +18,21 @@ const SEAL_BYTES: usize = 16;
 /// The longest cursor that is looked at: a display name may fold to a multiple of its length.
 const MAX_CHARS: usize = 16 << 10;
 
-/// The key that seals cursors. Nodes that share `JWT_SECRET` accept each other's.
+/// The key that seals cursors.
 #[derive(Clone)]
-pub struct CursorKey(Hmac<Sha256>);
+pub struct CursorKey(Seals);
 
 impl CursorKey {
-    /// The key that belongs to a secret.
-    pub fn derive(secret: &[u8]) -> Self {
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
-        mac.update(b"doorward cursor v1");
-        let key = mac.finalize().into_bytes();
-        Self(Hmac::new_from_slice(&key).expect("HMAC takes a key of any length"))
+    /// The key that belongs to the secrets.
+    pub fn derive(secrets: &Secrets) -> Self {
+        Self(Seals::derive(secrets, b"doorward cursor v1"))
     }
 
     /// The cursor of the page behind `key` in the list that `scope` describes.
     pub fn seal(&self, scope: &impl Serialize, key: &PageKey) -> String {
         let body = serde_json::to_vec(key).expect("JSON values can be written");
-        let mut bytes = self.seal_of(scope, &body).to_vec();
+        let seal = seal_of(self.0.begin(), scope, &body).finalize().into_bytes();
+        let mut bytes = seal[..SEAL_BYTES].to_vec();
         bytes.extend_from_slice(&body);
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -45,37 +44,34 @@ impl CursorKey {
         }
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).map_err(|_| RpcError::CursorInvalid)?;
         let (seal, body) = bytes.split_at_checked(SEAL_BYTES).ok_or(RpcError::CursorInvalid)?;
-        self.mac(scope, body).verify_truncated_left(seal).map_err(|_| RpcError::CursorInvalid)?;
+        if !self.0.accept(|mac| seal_of(mac, scope, body).verify_truncated_left(seal).is_ok()) {
+            return Err(RpcError::CursorInvalid);
+        }
         serde_json::from_slice(body).map_err(|_| RpcError::CursorInvalid)
     }
+}
 
-    fn mac(&self, scope: &impl Serialize, body: &[u8]) -> Hmac<Sha256> {
-        let scope = serde_json::to_vec(scope).expect("a scope is plain data");
-        let mut mac = self.0.clone();
-        mac.update(&(scope.len() as u64).to_be_bytes());
-        mac.update(&scope);
-        mac.update(body);
-        mac
-    }
-
-    fn seal_of(&self, scope: &impl Serialize, body: &[u8]) -> [u8; SEAL_BYTES] {
-        let full = self.mac(scope, body).finalize().into_bytes();
-        full[..SEAL_BYTES].try_into().expect("SHA-256 is longer than the seal")
-    }
+fn seal_of(mac: Hmac<Sha256>, scope: &impl Serialize, body: &[u8]) -> Hmac<Sha256> {
+    let scope = serde_json::to_vec(scope).expect("a scope is plain data");
+    mac.chain_update((scope.len() as u64).to_be_bytes()).chain_update(&scope).chain_update(body)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn key_of(secret: &str) -> CursorKey {
+        CursorKey::derive(&Secrets { present: secret.to_owned().into(), accepted: None })
+    }
+
     #[test]
     fn a_cursor_is_good_for_its_own_list_only() {
-        let key = CursorKey::derive(b"a secret of at least thirty-two bytes");
+        let key = key_of("a secret of at least thirty-two bytes");
         let page = PageKey(vec!["alice".into(), 7.into()]);
         let cursor = key.seal(&("users.list", "admin"), &page);
         assert_eq!(key.open(&("users.list", "admin"), &cursor).unwrap(), page);
         assert!(key.open(&("users.list", "user"), &cursor).is_err());
-        assert!(CursorKey::derive(b"another").open(&("users.list", "admin"), &cursor).is_err());
+        assert!(key_of("another").open(&("users.list", "admin"), &cursor).is_err());
         for at in 0..cursor.len() {
             let mut changed = cursor.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::auth::hashing::Busy;
+use crate::auth::throttle::TooMany;
 use crate::auth::token::TokenError;
 use crate::store::{StoreError, Unique};
 use crate::users::user::Refusal;
@@ -67,6 +68,8 @@ pub enum RpcError {
     OtherIdentity,
     /// The caller may not.
     Forbidden,
+    /// Nor this: their own password changes in another way.
+    OwnPassword,
     /// The change would leave no active admin.
     LastAdmin,
     /// No such user.
@@ -80,13 +83,29 @@ pub enum RpcError {
     },
     /// The password was refused.
     WeakPassword(FieldError),
+    /// More calls than the caller may make.
+    RateLimited {
+        /// When the next call is let through.
+        retry_after: Duration,
+    },
+    /// Too many failed logins of this name or from this address, or too many registrations.
+    TooManyLogins {
+        /// When the next attempt is let through.
+        retry_after: Duration,
+    },
     /// Too much work is waiting.
     ServerBusy {
         /// When trying again makes sense.
         retry_after: Duration,
     },
+    /// The socket has as many subscriptions as it may.
+    TooManySubscriptions,
+    /// The socket has no subscription of this id.
+    NoSuchSubscription,
     /// The cursor does not belong to this list.
     CursorInvalid,
+    /// The position is not one of this data set.
+    PositionUnknown,
     /// The filter or sort names a private field, at this path.
     FilterRefused(String),
     /// The store cannot be used now; nothing was changed.
@@ -103,6 +122,30 @@ impl RpcError {
         Self::InvalidParams(vec![FieldError::new(path, refusal)])
     }
 
+    /// The same, with the parameters that it names inside of the member `path`.
+    pub fn within(self, path: &str) -> Self {
+        match self {
+            Self::InvalidParams(fields) => {
+                let inside = |field: FieldError| FieldError { path: format!("{path}.{}", field.path), ..field };
+                Self::InvalidParams(fields.into_iter().map(inside).collect())
+            }
+            Self::FilterRefused(inner) => Self::FilterRefused(format!("{path}.{inner}")),
+            other => other,
+        }
+    }
+
+    /// The same of a step that came after a write was done: it must not say that nothing was changed.
+    pub fn after_a_write(self) -> Self {
+        match self {
+            Self::StoreUnavailable
+            | Self::StoreTimeout
+            | Self::RevConflict { .. }
+            | Self::NotFound
+            | Self::OtherIdentity => Self::OutcomeUnknown,
+            other => other,
+        }
+    }
+
     /// The code on the wire.
     pub fn code(&self) -> i32 {
         match self {
@@ -111,6 +154,7 @@ impl RpcError {
             Self::UnknownMethod | Self::WebsocketOnly => -32601,
             Self::InvalidParams(_) => -32602,
             Self::Internal => -32603,
+            Self::TooManySubscriptions => -32006,
             Self::RequestTooLarge => -32007,
             Self::ResponseTooLarge => -32008,
             Self::BatchTooLarge => -32010,
@@ -120,14 +164,18 @@ impl RpcError {
             Self::SessionEnded => 1004,
             Self::BadCredentials => 1005,
             Self::OtherIdentity => 1007,
-            Self::Forbidden => 1101,
+            Self::Forbidden | Self::OwnPassword => 1101,
             Self::LastAdmin => 1102,
             Self::NotFound => 1201,
             Self::AlreadyExists(_) => 1202,
             Self::RevConflict { .. } => 1203,
             Self::WeakPassword(_) => 1205,
+            Self::RateLimited { .. } => 1301,
+            Self::TooManyLogins { .. } => 1302,
             Self::ServerBusy { .. } => 1303,
             Self::CursorInvalid => 1401,
+            Self::PositionUnknown => 1402,
+            Self::NoSuchSubscription => 1403,
             Self::FilterRefused(_) => 1404,
             Self::StoreUnavailable => 1501,
             Self::StoreTimeout => 1502,
@@ -143,6 +191,7 @@ impl RpcError {
             Self::UnknownMethod | Self::WebsocketOnly => "unknown_method",
             Self::InvalidParams(_) => "invalid_params",
             Self::Internal => "internal",
+            Self::TooManySubscriptions => "too_many_subscriptions",
             Self::RequestTooLarge => "request_too_large",
             Self::ResponseTooLarge => "response_too_large",
             Self::BatchTooLarge => "batch_too_large",
@@ -152,14 +201,18 @@ impl RpcError {
             Self::SessionEnded => "session_ended",
             Self::BadCredentials => "bad_credentials",
             Self::OtherIdentity => "other_identity",
-            Self::Forbidden => "forbidden",
+            Self::Forbidden | Self::OwnPassword => "forbidden",
             Self::LastAdmin => "last_admin",
             Self::NotFound => "not_found",
             Self::AlreadyExists(_) => "already_exists",
             Self::RevConflict { .. } => "rev_conflict",
             Self::WeakPassword(_) => "weak_password",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::TooManyLogins { .. } => "too_many_logins",
             Self::ServerBusy { .. } => "server_busy",
             Self::CursorInvalid => "cursor_invalid",
+            Self::PositionUnknown => "position_unknown",
+            Self::NoSuchSubscription => "no_such_subscription",
             Self::FilterRefused(_) => "filter_refused",
             Self::StoreUnavailable => "store_unavailable",
             Self::StoreTimeout => "store_timeout",
@@ -169,13 +222,22 @@ impl RpcError {
 
     /// Whether the same call may succeed later without a change by the caller.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::ServerBusy { .. } | Self::StoreUnavailable | Self::StoreTimeout)
+        matches!(
+            self,
+            Self::RateLimited { .. }
+                | Self::TooManyLogins { .. }
+                | Self::ServerBusy { .. }
+                | Self::StoreUnavailable
+                | Self::StoreTimeout
+        )
     }
 
     /// When trying again makes sense, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::ServerBusy { retry_after } => Some(*retry_after),
+            Self::RateLimited { retry_after }
+            | Self::TooManyLogins { retry_after }
+            | Self::ServerBusy { retry_after } => Some(*retry_after),
             Self::StoreUnavailable | Self::StoreTimeout => Some(Duration::from_secs(1)),
             _ => None,
         }
@@ -201,20 +263,32 @@ impl RpcError {
             }
             Self::BatchTooLarge => "The batch has more calls than the limit in system.info.".to_owned(),
             Self::Unauthenticated => "Sign in first.".to_owned(),
-            Self::TokenExpired => "The access token has expired; get a new one.".to_owned(),
-            Self::TokenInvalid => "The access token is not valid here.".to_owned(),
-            Self::SessionEnded => "The session of this access token has ended; log in again.".to_owned(),
+            Self::TokenExpired => "The token has expired; get a new one.".to_owned(),
+            Self::TokenInvalid => "The token is not valid here.".to_owned(),
+            Self::SessionEnded => "The session of this token has ended; log in again.".to_owned(),
             Self::BadCredentials => "The login or the password is wrong, or the account cannot be used.".to_owned(),
             Self::OtherIdentity => "This socket belongs to another user; open a new one.".to_owned(),
             Self::Forbidden => "Only an admin may do this.".to_owned(),
+            Self::OwnPassword => "Change your own password with auth.change_password.".to_owned(),
             Self::LastAdmin => "This is the last active admin; make another user an admin first.".to_owned(),
             Self::NotFound => "There is no such user.".to_owned(),
             Self::AlreadyExists(Unique::Username) => "This username is taken; choose another.".to_owned(),
             Self::AlreadyExists(Unique::Email) => "This e-mail address is taken.".to_owned(),
             Self::RevConflict { .. } => "The user has changed since; read it again.".to_owned(),
             Self::WeakPassword(field) => format!("The password {}.", field.message),
+            Self::RateLimited { .. } => "These are more calls than the limit in system.info; slow down.".to_owned(),
+            Self::TooManyLogins { .. } => {
+                "There were too many attempts for this name or from this address; try again later.".to_owned()
+            }
             Self::ServerBusy { .. } => "The gateway is busy; try again shortly.".to_owned(),
             Self::CursorInvalid => "This cursor is not one of this list; start from its first page.".to_owned(),
+            Self::PositionUnknown => {
+                "This position is not one of this data set; start from a new list or snapshot.".to_owned()
+            }
+            Self::TooManySubscriptions => {
+                "This socket has as many subscriptions as the limit in system.info; end one first.".to_owned()
+            }
+            Self::NoSuchSubscription => "This socket has no such subscription.".to_owned(),
             Self::FilterRefused(path) => format!("{path} names a field that you may not read."),
             Self::StoreUnavailable => "The store is not available; nothing was changed.".to_owned(),
             Self::StoreTimeout => "The store did not answer in time; nothing was changed.".to_owned(),
@@ -274,6 +348,7 @@ impl From<StoreError> for RpcError {
             StoreError::RevConflict { current_rev } => Self::RevConflict { current_rev },
             StoreError::LastAdmin => Self::LastAdmin,
             StoreError::BadPageKey => Self::CursorInvalid,
+            StoreError::BadPosition => Self::PositionUnknown,
             StoreError::Unavailable(cause) => {
                 tracing::error!(cause, "the store is not available");
                 Self::StoreUnavailable
@@ -293,6 +368,12 @@ impl From<StoreError> for RpcError {
 impl From<Busy> for RpcError {
     fn from(busy: Busy) -> Self {
         Self::ServerBusy { retry_after: busy.retry_after }
+    }
+}
+
+impl From<TooMany> for RpcError {
+    fn from(refused: TooMany) -> Self {
+        Self::TooManyLogins { retry_after: refused.retry_after }
     }
 }
 

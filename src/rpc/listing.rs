@@ -5,9 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::error::{FieldError, RpcError};
 use super::params::StrictJson;
 use super::{Context, UserView};
-use crate::feed::position;
 use crate::permission::{self, Caller, Target};
-use crate::sessions::CallerUser;
+use crate::sessions::{CallerUser, Peer};
 use crate::store::{ListQuery, SearchQuery, Sort, SortField};
 use crate::users::filter::Filter;
 use crate::users::user::Refusal;
@@ -66,8 +65,8 @@ pub struct SearchParams {
 /// Result of `users.list`.
 #[derive(Clone, Serialize)]
 pub struct ListResult {
-    users: Vec<UserView>,
-    next_cursor: Option<String>,
+    #[serde(flatten)]
+    page: PageView,
     position: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
@@ -108,11 +107,67 @@ struct Scope<'a> {
     fuzzy: bool,
 }
 
+/// Which users a page of a list has, checked.
+pub(super) struct PagePart {
+    filter: Option<Filter>,
+    sort: Sort,
+    limit: usize,
+}
+
+/// One page of a list.
+#[derive(Clone, Serialize)]
+pub(super) struct PageView {
+    users: Vec<UserView>,
+    next_cursor: Option<String>,
+}
+
+impl PagePart {
+    /// Checks order and length.
+    pub(super) fn check(
+        caller: &CallerUser,
+        filter: Option<Filter>,
+        sort: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<Self, RpcError> {
+        Ok(Self { filter, sort: checked_sort(caller, sort)?, limit: checked_limit(limit)? })
+    }
+}
+
 /// Answers `users.list`.
-pub(super) async fn list(ctx: &Context, caller: &CallerUser, params: ListParams) -> Result<ListResult, RpcError> {
+pub(super) async fn list(ctx: &Context, peer: &Peer, params: ListParams) -> Result<ListResult, RpcError> {
+    let caller = &peer.caller();
     let filter = checked_filter(caller, params.filter)?;
-    let sort = checked_sort(caller, params.sort.as_deref())?;
-    let limit = checked_limit(params.limit)?;
+    let part = PagePart::check(caller, filter.clone(), params.sort.as_deref(), params.limit)?;
+    // Before the page: what changes while it is read comes again from this position, and nothing is missed.
+    let position = ctx.feed.now().await?.encode();
+    let count = match params.count {
+        Some(Count::Exact) => Some(ctx.store.user_count(filter).await?),
+        Some(Count::None) | None => None,
+    };
+    // The last that is read: by it the caller is judged once more.
+    let page = page(ctx, peer, caller, part, params.cursor.as_deref()).await?;
+    Ok(ListResult { page, position, count })
+}
+
+/// The first page of a list; the others come by `users.list` with its cursor.
+pub(super) async fn first_page(
+    ctx: &Context,
+    peer: &Peer,
+    caller: &CallerUser,
+    part: PagePart,
+) -> Result<PageView, RpcError> {
+    page(ctx, peer, caller, part, None).await
+}
+
+/// One page, asked for by `caller` and shown by the rights that the peer has when it has been read.
+async fn page(
+    ctx: &Context,
+    peer: &Peer,
+    caller: &CallerUser,
+    part: PagePart,
+    cursor: Option<&str>,
+) -> Result<PageView, RpcError> {
+    let PagePart { filter, sort, limit } = part;
     let scope = Scope {
         method: "users.list",
         caller: rights(caller),
@@ -121,21 +176,17 @@ pub(super) async fn list(ctx: &Context, caller: &CallerUser, params: ListParams)
         text: None,
         fuzzy: false,
     };
-    let after = params.cursor.as_deref().map(|cursor| ctx.cursors.open(&scope, cursor)).transpose()?;
-    // Before the page: what changes while it is read comes again from this position, and nothing is missed.
-    let position = position::encode(&ctx.store.position().await?);
+    let after = cursor.map(|cursor| ctx.cursors.open(&scope, cursor)).transpose()?;
     let page = ctx.store.user_list(ListQuery { filter: filter.clone(), sort, after, limit }).await?;
     let next_cursor = page.next.as_ref().map(|key| ctx.cursors.seal(&scope, key));
-    let count = match params.count {
-        Some(Count::Exact) => Some(ctx.store.user_count(filter.clone()).await?),
-        Some(Count::None) | None => None,
-    };
-    let users = page.users.into_iter().map(|user| UserView::new(user, caller)).collect();
-    Ok(ListResult { users, next_cursor, position, count })
+    let caller = ctx.caller_now(peer).await?;
+    let users = page.users.into_iter().map(|user| UserView::new(user, &caller)).collect();
+    Ok(PageView { users, next_cursor })
 }
 
 /// Answers `users.search`.
-pub(super) async fn search(ctx: &Context, caller: &CallerUser, params: SearchParams) -> Result<SearchResult, RpcError> {
+pub(super) async fn search(ctx: &Context, peer: &Peer, params: SearchParams) -> Result<SearchResult, RpcError> {
+    let caller = &peer.caller();
     let words = checked_words(&params.text)?;
     let filter = checked_filter(caller, params.filter)?;
     let limit = checked_limit(params.limit)?;
@@ -152,12 +203,13 @@ pub(super) async fn search(ctx: &Context, caller: &CallerUser, params: SearchPar
     let query = SearchQuery { words: words.clone(), fuzzy, filter: filter.clone(), after, limit };
     let page = ctx.store.user_search(query).await?;
     let next_cursor = page.next.as_ref().map(|key| ctx.cursors.seal(&scope, key));
+    let caller = ctx.caller_now(peer).await?;
     let hits = page.hits.into_iter().map(|hit| {
         let highlights = Highlights {
             username: matching::highlights(hit.user.username.as_str(), &words, fuzzy),
             display_name: matching::highlights(&hit.user.display_name, &words, fuzzy),
         };
-        HitView { user: UserView::new(hit.user, caller), score: hit.score, highlights }
+        HitView { user: UserView::new(hit.user, &caller), score: hit.score, highlights }
     });
     Ok(SearchResult { hits: hits.collect(), next_cursor, count: page.count })
 }
@@ -171,7 +223,7 @@ fn rights(caller: &CallerUser) -> &'static str {
 }
 
 /// A filter on fields that the caller may read of anyone.
-fn checked_filter(caller: &CallerUser, given: Option<StrictJson>) -> Result<Option<Filter>, RpcError> {
+pub(super) fn checked_filter(caller: &CallerUser, given: Option<StrictJson>) -> Result<Option<Filter>, RpcError> {
     let Some(StrictJson(value)) = given else { return Ok(None) };
     let filter = Filter::parse(&value).map_err(|error| {
         RpcError::InvalidParams(vec![FieldError {
@@ -205,7 +257,7 @@ fn checked_sort(caller: &CallerUser, given: Option<&str>) -> Result<Sort, RpcErr
     Ok(Sort { field, descending })
 }
 
-fn checked_limit(given: Option<usize>) -> Result<usize, RpcError> {
+pub(super) fn checked_limit(given: Option<usize>) -> Result<usize, RpcError> {
     match given {
         None => Ok(PAGE_DEFAULT),
         Some(limit) if (1..=PAGE_MAX).contains(&limit) => Ok(limit),

@@ -8,11 +8,12 @@ pub mod auth;
 pub mod cursor;
 mod envelope;
 pub mod error;
+pub mod feed;
 pub mod listing;
 pub mod params;
+pub mod sessions;
 pub mod system;
 pub mod users;
-mod view;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,21 +24,28 @@ use jsonrpsee::core::server::{MethodCallback, MethodResponse, Methods};
 use jsonrpsee::types::{ErrorObjectOwned, Id, Params};
 use jsonrpsee::{ConnectionId, Extensions};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 pub use envelope::MAX_DEPTH;
 use error::RpcError;
-pub use view::UserView;
 
-use crate::auth::hashing::Hasher;
+use crate::auth::hashing::{Busy, Hasher};
 use crate::auth::password::Policy;
-use crate::auth::token::Tokens;
+use crate::auth::refresh::RefreshKey;
+use crate::auth::throttle::Throttle;
+use crate::auth::token::{LEEWAY, Tokens};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::permission::{Method, Target, Verdict, may_call};
-use crate::sessions::{CallerUser, Peer, Presence};
+use crate::feed::Feed;
+use crate::feed::subscription::{Opening, Subscriptions};
+use crate::logins::Logins;
+use crate::metrics::Calls;
+use crate::permission::{Method, Target, Verdict, is_privileged, may_call};
+use crate::sessions::{Budget, CallerUser, Peer, Presence};
 use crate::store::Store;
 use crate::users::user::Refusal;
+pub use crate::view::UserView;
 use cursor::CursorKey;
 
 /// What handlers need, built once.
@@ -48,16 +56,24 @@ pub struct Context {
     pub clock: Clock,
     /// The home of the users.
     pub store: Arc<dyn Store>,
+    /// The users feed.
+    pub feed: Arc<Feed>,
     /// The users as this node knows them.
     pub directory: Arc<Directory>,
+    /// The sessions as this node knows them.
+    pub logins: Arc<Logins>,
     /// The signed-in sockets.
     pub presence: Arc<Presence>,
     /// The pool that hashes passwords.
     pub hasher: Hasher,
     /// What a new password must be like.
     pub policy: Arc<Policy>,
+    /// How often passwords may be tried and accounts made.
+    pub throttle: Throttle,
     /// Access tokens.
     pub tokens: Tokens,
+    /// Refresh tokens.
+    pub refresh_key: RefreshKey,
     /// Seals cursors.
     pub cursors: CursorKey,
     /// The name of this process in `system.info`.
@@ -69,7 +85,9 @@ pub struct Context {
 pub struct Client {
     /// Who it is.
     pub peer: Arc<Peer>,
-    /// Carries the peer through jsonrpsee to the handlers.
+    /// What it is subscribed to; `None` over HTTP.
+    pub subscriptions: Option<Arc<Subscriptions>>,
+    /// Carries peer and subscriptions through jsonrpsee to the handlers.
     extensions: Extensions,
     /// A permit for each member of a batch that may be under way.
     calls: Arc<Semaphore>,
@@ -77,10 +95,15 @@ pub struct Client {
 
 impl Client {
     /// The client behind a peer, with at most this many members of batches under way at once.
-    pub fn new(peer: Arc<Peer>, calls_in_flight: usize) -> Self {
+    pub fn new(peer: Arc<Peer>, feed: &Arc<Feed>, calls_in_flight: usize) -> Self {
         let mut extensions = Extensions::new();
         extensions.insert(peer.clone());
-        Self { peer, extensions, calls: Arc::new(Semaphore::new(calls_in_flight)) }
+        let on_socket = || Arc::new(Subscriptions::new(feed.clone(), peer.clone()));
+        let subscriptions = peer.mailbox.as_ref().map(|_| on_socket());
+        if let Some(subscriptions) = &subscriptions {
+            extensions.insert(subscriptions.clone());
+        }
+        Self { peer, subscriptions, extensions, calls: Arc::new(Semaphore::new(calls_in_flight)) }
     }
 
     /// Whether its batches have as many members under way as it may have calls.
@@ -89,27 +112,59 @@ impl Client {
     }
 }
 
+/// When a call came, for the one whose parameters move its deadline.
+#[derive(Clone, Copy)]
+struct Came(Instant);
+
 /// The connection that a call came on.
 fn peer_of(extensions: &Extensions) -> Result<&Arc<Peer>, RpcError> {
     extensions.get::<Arc<Peer>>().ok_or(RpcError::Internal)
 }
 
-/// The caller of a call, checked against the table for a call about `target`.
-fn allow(caller: &CallerUser, method: Method, target: Target) -> Result<(), RpcError> {
-    match may_call(caller.kind(), method, target) {
-        Verdict::Allowed => Ok(()),
-        Verdict::SignInFirst => Err(RpcError::Unauthenticated),
-        Verdict::Forbidden => Err(RpcError::Forbidden),
+impl Context {
+    /// The caller of a call, checked against the table for a call about `target`.
+    ///
+    /// Errors: `Unauthenticated`, `Forbidden`; `StoreUnavailable` when only a role would allow it that may be stale.
+    fn allow(&self, caller: &CallerUser, method: Method, target: Target) -> Result<(), RpcError> {
+        match may_call(caller.kind(), method, target) {
+            Verdict::Allowed if is_privileged(caller.kind(), method, target) && !self.feed.has_contact() => {
+                Err(RpcError::StoreUnavailable)
+            }
+            Verdict::Allowed => Ok(()),
+            Verdict::SignInFirst => Err(RpcError::Unauthenticated),
+            Verdict::Forbidden => Err(RpcError::Forbidden),
+            Verdict::OwnPassword => Err(RpcError::OwnPassword),
+        }
+    }
+
+    /// The caller once more, when what they asked for has been read: by their rights now, which may have been revoked
+    /// while the store was asked.
+    ///
+    /// Errors: `SessionEnded` when they were; `TokenExpired`.
+    async fn caller_now(&self, peer: &Peer) -> Result<CallerUser, RpcError> {
+        let identity = peer.identity().ok_or(RpcError::Unauthenticated)?;
+        // From the directory: the account of an HTTP request is not kept current once the cache has dropped it.
+        let account = self.directory.account(&identity.account.user().username).await?;
+        let account = account.ok_or(RpcError::SessionEnded)?;
+        identity.account.update(&account.user());
+        if !self.logins.has_contact() {
+            // As the store has it, or an error that says that it cannot be asked.
+            self.logins.get(identity.session.session.id).await?.ok_or(RpcError::SessionEnded)?;
+        }
+        if self.clock.now() >= identity.expires_at.plus(LEEWAY) {
+            return Err(RpcError::TokenExpired);
+        }
+        if identity.is_current() { Ok(peer.caller()) } else { Err(RpcError::SessionEnded) }
     }
 }
 
 /// The reply to one message.
-#[derive(Debug)]
 pub struct Reply {
-    /// The text to send; `None` when the message held only notifications.
-    pub text: Option<String>,
+    text: Option<String>,
     /// The error with id null that the whole message gave, when nothing of it was dispatched.
     pub refused: Option<i32>,
+    /// What its calls have opened.
+    opened: Vec<Opening>,
 }
 
 impl Reply {
@@ -119,12 +174,19 @@ impl Reply {
     }
 
     fn answered(text: Option<String>) -> Self {
-        Self { text, refused: None }
+        Self { text, refused: None, opened: Vec::new() }
     }
 
     fn refused(error: RpcError) -> Self {
         let code = error.code();
-        Self { text: Some(error_text("null", error)), refused: Some(code) }
+        Self { refused: Some(code), ..Self::answered(Some(error_text("null", error))) }
+    }
+
+    /// The text to send now; `None` when the message held only notifications. A reply that is dropped instead leaves no
+    /// subscription behind.
+    pub fn into_text(self) -> Option<String> {
+        self.opened.into_iter().for_each(Opening::told);
+        self.text
     }
 
     /// Whether the message was not JSON-RPC at all.
@@ -141,10 +203,21 @@ pub enum Answer {
     Later(BoxFuture<'static, Reply>),
 }
 
+/// A call that was let through.
+struct Started {
+    call: BoxFuture<'static, MethodResponse>,
+    /// `None` for a notification.
+    id: Option<ReplyId>,
+    /// `None` for methods that cannot open a subscription.
+    opening: Option<Opening>,
+}
+
 /// The dispatcher over all methods.
 pub struct Rpc {
     /// By `Method as usize`.
     callbacks: Vec<MethodCallback>,
+    budget: Budget,
+    answers: Arc<Calls>,
     /// Shared with the handlers.
     pub context: Arc<Context>,
 }
@@ -159,7 +232,9 @@ impl Rpc {
         let mut methods = Methods::new();
         for module in [
             Methods::from(auth::AuthServer::into_rpc(handlers.clone())),
+            Methods::from(sessions::SessionsServer::into_rpc(handlers.clone())),
             Methods::from(users::UsersServer::into_rpc(handlers.clone())),
+            Methods::from(feed::FeedServer::into_rpc(handlers.clone())),
             Methods::from(system::SystemServer::into_rpc(handlers)),
         ] {
             methods.merge(module).expect("no two namespaces share a method name");
@@ -169,63 +244,105 @@ impl Rpc {
             let (_, callback) = methods.method_with_name(method.name()).expect("every row has a handler");
             callback.clone()
         };
-        Self { callbacks: Method::ALL.iter().map(callback).collect(), context }
+        let limits = &context.config.limits;
+        let budget = Budget::new(limits.calls_per_second, limits.calls_burst);
+        Self { callbacks: Method::ALL.iter().map(callback).collect(), budget, answers: Arc::default(), context }
     }
 
-    /// Takes one message of a client: a call, a notification or a batch.
-    pub fn dispatch(self: &Arc<Self>, client: &Client, text: &str) -> Answer {
+    /// Takes one message of a client: a call, a notification or a batch. Its deadline counts from when it came, which is now
+    /// where nothing else is said.
+    pub fn dispatch(self: &Arc<Self>, client: &Client, text: &str, came: Option<Instant>) -> Answer {
         match envelope::open(text, self.context.config.limits.batch_calls) {
-            Ok(envelope::Message::Single(text)) => self.single(client, envelope::read(text)),
+            Ok(envelope::Message::Single(text)) => self.single(client, envelope::read(text), came),
             Ok(envelope::Message::Batch(members)) => {
                 let members = members.iter().map(|member| member.get().to_owned()).collect();
-                Answer::Later(self.clone().batch(client.clone(), members).boxed())
+                let came = came.unwrap_or_else(Instant::now);
+                let mut batch = self.clone().batch(client.clone(), members, came).boxed();
+                // Begun in place, so that its members count before the next message is taken.
+                match (&mut batch).now_or_never() {
+                    Some(reply) => Answer::Now(reply),
+                    None => Answer::Later(batch),
+                }
             }
             Err(error) => Answer::Now(Reply::refused(error)),
         }
     }
 
-    fn single(&self, client: &Client, read: Result<envelope::Request<'_>, envelope::Rejected<'_>>) -> Answer {
+    fn single(
+        &self,
+        client: &Client,
+        read: Result<envelope::Request<'_>, envelope::Rejected<'_>>,
+        came: Option<Instant>,
+    ) -> Answer {
+        let now = Instant::now();
+        let came = came.unwrap_or(now);
+        let caller = match client.peer.call(&self.budget, now) {
+            Ok(caller) => caller,
+            Err(retry_after) => {
+                client.peer.refuse_call(&self.budget, now);
+                let (method, id) = match &read {
+                    Ok(request) => (Method::from_name(&request.method), request.id),
+                    Err(rejected) => (None, Some(rejected.id)),
+                };
+                return self.refused(method, id, came, RpcError::RateLimited { retry_after });
+            }
+        };
         let request = match read {
             Ok(request) => request,
             Err(rejected) if rejected.id == "null" => return Answer::Now(Reply::refused(rejected.error)),
             Err(rejected) => return Answer::Now(Reply::answered(Some(error_text(rejected.id, rejected.error)))),
         };
         let max_reply = self.context.config.limits.reply_bytes;
-        let (mut call, id) = match self.start(client, &request) {
+        let method = Method::from_name(&request.method);
+        let Started { mut call, id, opening } = match self.start(client, &caller, &request, came) {
             Ok(started) => started,
-            Err(error) => {
-                return Answer::Now(Reply::answered(request.id.map(|id| error_text(id, error))));
-            }
+            Err(error) => return self.refused(method, request.id, came, error),
+        };
+        let answers = self.answers.clone();
+        let reply = move |response: MethodResponse| {
+            answers.answered(method, response.as_error_code(), came.elapsed());
+            let opened = opening.into_iter().filter(|_| response.is_success()).collect();
+            Reply { opened, ..Reply::answered(id.map(|id| id.answer(response, max_reply))) }
         };
         // Most calls are answered from memory: poll once in place before parking anything.
         if let Some(response) = (&mut call).now_or_never() {
-            return Answer::Now(Reply::answered(id.map(|id| id.answer(response, max_reply))));
+            return Answer::Now(reply(response));
         }
-        let method = Method::from_name(&request.method);
-        let deadline = self.context.config.call_timeout;
+        let mut deadline = self.context.config.call_timeout;
+        if method == Some(Method::UsersChanges) {
+            // It waits for as long as it is asked to, and minds its deadline itself.
+            deadline += feed::WAIT_MAX;
+        }
         Answer::Later(
             async move {
-                let response = match tokio::time::timeout(deadline, call).await {
+                reply(match tokio::time::timeout_at(came + deadline, call).await {
                     Ok(response) => response,
                     Err(_) => MethodResponse::error(Id::Number(0), ErrorObjectOwned::from(overdue(method))),
-                };
-                Reply::answered(id.map(|id| id.answer(response, max_reply)))
+                })
             }
             .boxed(),
         )
+    }
+
+    /// The answer to a call that is not made.
+    fn refused(&self, method: Option<Method>, id: Option<&str>, came: Instant, error: RpcError) -> Answer {
+        self.answers.answered(method, Some(error.code()), came.elapsed());
+        Answer::Now(Reply::answered(id.map(|id| error_text(id, error))))
     }
 
     /// Checks the method and the caller's right to it, and starts the call.
     fn start(
         &self,
         client: &Client,
+        caller: &CallerUser,
         request: &envelope::Request<'_>,
-    ) -> Result<(BoxFuture<'static, MethodResponse>, Option<ReplyId>), RpcError> {
+        came: Instant,
+    ) -> Result<Started, RpcError> {
         let method = Method::from_name(&request.method).ok_or(RpcError::UnknownMethod)?;
         if method.needs_socket() && client.peer.mailbox.is_none() {
             return Err(RpcError::WebsocketOnly);
         }
-        allow(&client.peer.caller(), method, Target::Nobody)?;
+        self.context.allow(caller, method, Target::Nobody)?;
         if request.params.is_some_and(|params| params.starts_with('[')) {
             let refusal = Refusal::new("by_name", "params must be an object: pass them by name");
             return Err(RpcError::param("", refusal));
@@ -235,7 +352,14 @@ impl Rpc {
         let params = format!("[{}]", request.params.unwrap_or("{}"));
         let params = Params::new(Some(&params)).into_owned();
         let max = self.context.config.limits.reply_bytes;
-        let extensions = client.extensions.clone();
+        let mut extensions = client.extensions.clone();
+        let opening = client.subscriptions.clone().filter(|_| method.needs_socket()).map(Opening::new);
+        if let Some(opening) = &opening {
+            extensions.insert(opening.replied.clone());
+        }
+        if method == Method::UsersChanges {
+            extensions.insert(Came(came));
+        }
         let for_jsonrpsee = id.as_ref().map_or(Id::Number(0), ReplyId::for_jsonrpsee);
         let call = match &self.callbacks[method as usize] {
             MethodCallback::Async(callback) => callback(for_jsonrpsee, params, ConnectionId(0), max, extensions),
@@ -245,11 +369,12 @@ impl Rpc {
             }
             MethodCallback::Subscription(_) | MethodCallback::Unsubscription(_) => return Err(RpcError::Internal),
         };
-        Ok((contained(method, call), id))
+        Ok(Started { call: contained(method, call), id, opening })
     }
 
-    /// Runs the members of a batch beside each other and answers in their order.
-    async fn batch(self: Arc<Self>, client: Client, members: Vec<String>) -> Reply {
+    /// Runs the members of a batch beside each other and answers in their order. Those whose turn comes when half of their
+    /// time is over are not begun: what would be cut off then may be a write.
+    async fn batch(self: Arc<Self>, client: Client, members: Vec<String>, came: Instant) -> Reply {
         let mut replies = stream::iter(members)
             .map(|member| {
                 let (rpc, client) = (self.clone(), client.clone());
@@ -261,28 +386,46 @@ impl Rpc {
                         Ok(request) => request.id.map(str::to_owned),
                         Err(rejected) => Some(rejected.id.to_owned()),
                     };
-                    let reply = match rpc.single(&client, read) {
+                    let patience = rpc.context.config.call_timeout / 2;
+                    let answer = match read {
+                        Ok(request) if came.elapsed() > patience => {
+                            let (method, busy) = (Method::from_name(&request.method), Busy { retry_after: patience });
+                            rpc.refused(method, request.id, came, busy.into())
+                        }
+                        read => rpc.single(&client, read, Some(came)),
+                    };
+                    let reply = match answer {
                         Answer::Now(reply) => reply,
                         Answer::Later(reply) => reply.await,
                     };
-                    (id, reply.text, permit)
+                    (id, reply, permit)
                 }
             })
             .buffered(self.context.config.limits.calls_in_flight);
         let max = self.context.config.limits.reply_bytes;
         let mut text = String::from("[");
-        while let Some((id, reply, _permit)) = replies.next().await {
-            let Some(mut reply) = reply else { continue };
-            if text.len() + reply.len() + 2 > max {
-                reply = error_text(id.as_deref().unwrap_or("null"), RpcError::ResponseTooLarge);
+        let mut opened = Vec::new();
+        while let Some((id, reply, permit)) = replies.next().await {
+            let was_full = client.is_full();
+            drop(permit);
+            if let Some(mailbox) = client.peer.mailbox.as_ref().filter(|_| was_full) {
+                // The socket is read again.
+                mailbox.wake();
             }
+            let mut part = reply.text;
+            if part.as_ref().is_some_and(|part| text.len() + part.len() + 2 > max) {
+                part = Some(error_text(id.as_deref().unwrap_or("null"), RpcError::ResponseTooLarge));
+            } else {
+                opened.extend(reply.opened);
+            }
+            let Some(part) = part else { continue };
             if text.len() > 1 {
                 text.push(',');
             }
-            text.push_str(&reply);
+            text.push_str(&part);
         }
         text.push(']');
-        Reply::answered((text.len() > 2).then_some(text))
+        Reply { opened, ..Reply::answered((text.len() > 2).then_some(text)) }
     }
 }
 
@@ -389,5 +532,37 @@ mod tests {
         let text = ReplyId::new("\"x\"").answer(response, 1 << 20);
         assert!(text.starts_with(r#"{"jsonrpc":"2.0","id":"x","error":{"code":-32603,"#), "{text}");
         assert!(!text.contains("fault"));
+    }
+
+    /// A log that is read by the one who writes it.
+    #[derive(Clone, Default)]
+    struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn s24_the_request_id_of_an_internal_error_is_in_the_log_with_its_cause() {
+        let log = Log::default();
+        let writer = log.clone();
+        let lines = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        let text = tracing::subscriber::with_default(lines, || {
+            let panicking = async { panic!("a handler has a fault") }.boxed();
+            let response = contained(Method::SystemPing, panicking).now_or_never().unwrap();
+            ReplyId::new("1").answer(response, 1 << 20)
+        });
+        let reply: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let request = reply["error"]["data"]["request_id"].as_str().unwrap();
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = log.lines().collect();
+        assert!(lines[0].contains("system.ping") && lines[0].contains("panicked"), "{log}");
+        assert!(lines[1].contains(request), "{request} is not in {log}");
     }
 }

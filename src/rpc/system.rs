@@ -54,6 +54,9 @@ impl SystemServer for Handlers {
             "reply_bytes": limits.reply_bytes,
             "batch_calls": limits.batch_calls,
             "calls_in_flight": limits.calls_in_flight,
+            "calls_per_second": limits.calls_per_second,
+            "calls_burst": limits.calls_burst,
+            "subscriptions_per_socket": limits.subscriptions,
             "sockets": limits.sockets,
             "sockets_per_user": limits.sockets_per_user,
             "unauthenticated_sockets_per_address": limits.unauthenticated_per_address,
@@ -61,18 +64,24 @@ impl SystemServer for Handlers {
             "password_min_chars": self.config.password_min,
             "password_hash_ms": self.hasher.time_per_hash().as_secs_f64() * 1000.0,
             "access_token_seconds": self.config.token_life.as_secs(),
+            "session_idle_seconds": self.config.sessions.idle.as_secs(),
+            "session_seconds": self.config.sessions.whole.as_secs(),
             "call_seconds": self.config.call_timeout.as_secs(),
             "sign_in_seconds": timeouts.sign_in.as_secs(),
+            "head_seconds": timeouts.head.as_secs(),
+            "body_seconds": timeouts.body.as_secs(),
+            "message_seconds": timeouts.message.as_secs(),
             "ping_seconds": timeouts.ping.as_secs(),
             "pong_seconds": timeouts.pong.as_secs(),
             "write_seconds": timeouts.write.as_secs(),
         });
+        let store = if self.config.elastic.is_some() { "store:elasticsearch" } else { "store:sqlite" };
         Ok(Info {
             version: env!("CARGO_PKG_VERSION"),
             protocol: 1,
             node: self.node.clone(),
             limits,
-            features: vec!["rest", "search", "store:sqlite"],
+            features: vec!["feed", "rest", "search", "sessions", store],
         })
     }
 

@@ -9,11 +9,11 @@ use super::auth::NewUser;
 use super::error::{FieldError, RpcError};
 use super::listing::{self, ListParams, ListResult, SearchParams, SearchResult};
 use super::params::{Named, StrictJson, Who, given, nullable};
-use super::{Handlers, UserView, allow, peer_of};
+use super::{Handlers, UserView, peer_of};
 use crate::auth::hashing::Verdict;
 use crate::auth::password::Password;
 use crate::permission::{Field, Method, Target, set_by};
-use crate::sessions::{CallerUser, Revoked};
+use crate::sessions::{CallerUser, Peer};
 use crate::store::PasswordChange;
 use crate::users::rules::{self, Act, Patch};
 use crate::users::user::{self, Attributes, Refusal};
@@ -205,7 +205,7 @@ pub trait Users {
 
     /// `users.update`: profile and address.
     ///
-    /// Errors: `NotFound`, `AlreadyExists`, `RevConflict`, `BadCredentials`, `ServerBusy`.
+    /// Errors: `NotFound`, `AlreadyExists`, `RevConflict`, `BadCredentials`, `TooManyLogins`, `ServerBusy`.
     #[method(name = "update", with_extensions)]
     async fn update(&self, params: Named<UpdateParams>) -> Result<UserResult, RpcError>;
 
@@ -243,17 +243,23 @@ pub trait Users {
 #[jsonrpsee::core::async_trait]
 impl UsersServer for Handlers {
     async fn get(&self, extensions: &Extensions, params: Named<UserParams>) -> Result<UserResult, RpcError> {
-        let caller = peer_of(extensions)?.caller();
-        let user = match params.get()?.username {
+        let peer = peer_of(extensions)?;
+        let caller = peer.caller();
+        let username = match params.get()?.username {
             // The session holds the caller's user, kept current: no look-up.
-            Who::Me => caller.user.clone().ok_or(RpcError::Unauthenticated)?,
-            Who::Named(username) => self.directory.get(&username).await?.ok_or(RpcError::NotFound)?,
+            Who::Me if self.feed.has_contact() => {
+                let user = caller.user.clone().ok_or(RpcError::Unauthenticated)?;
+                return Ok(UserResult { user: UserView::new(user, &caller) });
+            }
+            who => who.resolve(&caller)?,
         };
-        Ok(UserResult { user: UserView::new(user, &caller) })
+        let user = self.directory.get(&username).await?.ok_or(RpcError::NotFound)?;
+        Ok(UserResult { user: UserView::new(user, &self.caller_now(peer).await?) })
     }
 
     async fn get_many(&self, extensions: &Extensions, params: Named<GetManyParams>) -> Result<GetManyResult, RpcError> {
-        let (caller, params) = (peer_of(extensions)?.caller(), params.get()?);
+        let (peer, params) = (peer_of(extensions)?, params.get()?);
+        let caller = peer.caller();
         if params.usernames.len() > GET_MANY_MAX {
             return Err(RpcError::param("usernames", Refusal::new("length", "must hold at most 100 names")));
         }
@@ -265,6 +271,7 @@ impl UsersServer for Handlers {
             }
         }
         let found = self.store.user_get_many(&wanted).await?;
+        let caller = self.caller_now(peer).await?;
         let (mut users, mut missing) = (Vec::new(), Vec::new());
         for username in wanted {
             match found.iter().find(|user| user.username == username) {
@@ -280,18 +287,19 @@ impl UsersServer for Handlers {
         extensions: &Extensions,
         params: Named<FindByEmailParams>,
     ) -> Result<UserResult, RpcError> {
-        let (caller, params) = (peer_of(extensions)?.caller(), params.get()?);
+        let (peer, params) = (peer_of(extensions)?, params.get()?);
         let email = Email::parse(&params.email).map_err(|refusal| RpcError::param("email", refusal))?;
-        let user = self.store.user_get_by_email(&email).await?.ok_or(RpcError::NotFound)?;
-        Ok(UserResult { user: UserView::new(user, &caller) })
+        let user = self.store.user_get_by_email(&email).await?;
+        let caller = self.caller_now(peer).await?;
+        Ok(UserResult { user: UserView::new(user.ok_or(RpcError::NotFound)?, &caller) })
     }
 
     async fn list(&self, extensions: &Extensions, params: Named<ListParams>) -> Result<ListResult, RpcError> {
-        listing::list(self, &peer_of(extensions)?.caller(), params.get()?).await
+        listing::list(self, peer_of(extensions)?, params.get()?).await
     }
 
     async fn search(&self, extensions: &Extensions, params: Named<SearchParams>) -> Result<SearchResult, RpcError> {
-        listing::search(self, &peer_of(extensions)?.caller(), params.get()?).await
+        listing::search(self, peer_of(extensions)?, params.get()?).await
     }
 
     async fn create(&self, extensions: &Extensions, params: Named<CreateParams>) -> Result<UserResult, RpcError> {
@@ -308,10 +316,13 @@ impl UsersServer for Handlers {
         let caller = peer.caller();
         let username = params.username.resolve(&caller)?;
         let target = caller.target(&username);
-        allow(&caller, Method::UsersUpdate, target)?;
+        self.allow(&caller, Method::UsersUpdate, target)?;
         let patch = params.patch.check()?;
         if patch.email.is_some() && target == Target::Oneself {
-            self.check_own_password(&username, params.current_password.as_ref()).await?;
+            let needed = || Refusal::new("required", "is needed to change your own address");
+            let given = params.current_password.as_ref();
+            let given = given.ok_or_else(|| RpcError::param("current_password", needed()))?;
+            self.check_own_password(peer, &username, given).await?;
         }
         let act = self.act(&caller, None);
         let next = |user: &User| Ok::<_, RpcError>(rules::update(present(user)?, &patch, act.clone()));
@@ -331,10 +342,11 @@ impl UsersServer for Handlers {
         let (peer, params) = (peer_of(extensions)?, params.get()?);
         let caller = peer.caller();
         let username = params.username.resolve(&caller)?;
-        allow(&caller, Method::UsersSetRole, caller.target(&username))?;
+        self.allow(&caller, Method::UsersSetRole, caller.target(&username))?;
         let act = self.act(&caller, None);
         let next = |user: &User| Ok::<_, RpcError>(rules::set_role(present(user)?, params.role, act.clone()));
         let changed = self.directory.change(&username, params.if_rev, PasswordChange::Keep, peer, next).await?;
+        self.end_former_sessions(&changed.user, peer).await;
         Ok(UserResult { user: UserView::new(changed.user, &caller) })
     }
 
@@ -346,26 +358,27 @@ impl UsersServer for Handlers {
         let (peer, params) = (peer_of(extensions)?, params.get()?);
         let caller = peer.caller();
         let username = params.username.resolve(&caller)?;
-        allow(&caller, Method::UsersSetPassword, caller.target(&username))?;
+        self.allow(&caller, Method::UsersSetPassword, caller.target(&username))?;
         let user = self.directory.get(&username).await?.ok_or(RpcError::NotFound)?;
         let email = present(&user)?.email.as_ref().map_or("", Email::as_str);
         let hash = self.new_password_hash("new_password", &params.new_password, &username, email).await?;
         // Hashing took a while: the caller may have lost the right meanwhile.
-        allow(&peer.caller(), Method::UsersSetPassword, caller.target(&username))?;
+        self.allow(&peer.caller(), Method::UsersSetPassword, caller.target(&username))?;
         let act = self.act(&caller, None);
         let next = |user: &User| Ok::<_, RpcError>(Some(rules::set_password(present(user)?, act.clone())));
         let changed = self.directory.change(&username, None, PasswordChange::Set(hash), peer, next).await?;
-        Ok(SetPasswordResult { sessions_ended: changed.revoked.sessions })
+        Ok(SetPasswordResult { sessions_ended: self.end_former_sessions(&changed.user, peer).await })
     }
 
     async fn erase(&self, extensions: &Extensions, params: Named<UserParams>) -> Result<Done, RpcError> {
         let (peer, params) = (peer_of(extensions)?, params.get()?);
         let caller = peer.caller();
         let username = params.username.resolve(&caller)?;
-        allow(&caller, Method::UsersErase, caller.target(&username))?;
+        self.allow(&caller, Method::UsersErase, caller.target(&username))?;
         let act = self.act(&caller, None);
         let next = |user: &User| Ok::<_, RpcError>(rules::erase(present(user)?, act.clone()));
-        self.directory.change(&username, None, PasswordChange::Remove, peer, next).await?;
+        let changed = self.directory.change(&username, None, PasswordChange::Remove, peer, next).await?;
+        self.end_former_sessions(&changed.user, peer).await;
         Ok(Done {})
     }
 }
@@ -386,27 +399,41 @@ impl Handlers {
         let (peer, params) = (peer_of(extensions)?, params.get()?);
         let caller = peer.caller();
         let username = params.username.resolve(&caller)?;
-        allow(&caller, method, caller.target(&username))?;
+        self.allow(&caller, method, caller.target(&username))?;
         let act = self.act(&caller, checked_reason(params.reason)?);
         let next = |user: &User| Ok::<_, RpcError>(rule(present(user)?, act.clone()));
         let changed = self.directory.change(&username, params.if_rev, PasswordChange::Keep, peer, next).await?;
-        let Revoked { sessions, sockets } = changed.revoked;
+        let sessions_ended = self.end_former_sessions(&changed.user, peer).await;
         let user = UserView::new(changed.user, &caller);
-        Ok(StatusResult { user, sessions_ended: sessions, sockets_closed: sockets })
+        Ok(StatusResult { user, sessions_ended, sockets_closed: changed.revoked.sockets })
     }
 
-    /// The caller proves once more who they are.
-    async fn check_own_password(&self, username: &Username, password: Option<&SecretString>) -> Result<(), RpcError> {
-        let Some(password) = password else {
-            let refusal = Refusal::new("required", "is needed to change your own address");
-            return Err(RpcError::param("current_password", refusal));
-        };
+    /// The caller proves once more who they are, with the parameter `current_password`.
+    pub(super) async fn check_own_password(
+        &self,
+        peer: &Peer,
+        username: &Username,
+        password: &SecretString,
+    ) -> Result<(), RpcError> {
         let parsed = Password::parse(password.expose_secret());
         let password = parsed.map_err(|refusal| RpcError::param("current_password", refusal))?;
+        let mut attempt = self.attempt(username.as_str(), peer)?;
         let stored = self.store.password_get(username).await?;
-        match self.hashed(self.hasher.verify(password, stored)).await? {
-            Verdict::Wrong => Err(RpcError::BadCredentials),
-            Verdict::Right | Verdict::RightButWeak => Ok(()),
+        attempt.costs();
+        match self.hashed(self.hasher.verify(password, stored)).await {
+            Err(error) => {
+                attempt.void();
+                Err(error)
+            }
+            Ok(Verdict::Wrong) => {
+                attempt.failed();
+                tracing::info!(target: "audit", event = "proof_failed", user = %username, address = %peer.address);
+                Err(RpcError::BadCredentials)
+            }
+            Ok(Verdict::Right | Verdict::RightButWeak) => {
+                attempt.succeeded();
+                Ok(())
+            }
         }
     }
 }
@@ -450,7 +477,7 @@ fn checked<A, T>(
 
 fn attributes(given: StrictJson) -> Result<Attributes, Refusal> {
     match given.0 {
-        serde_json::Value::Object(members) => Attributes::new(members),
+        serde_json::Value::Object(members) => Attributes::new(&members),
         _ => Err(Refusal::new("type", "must be a JSON object")),
     }
 }

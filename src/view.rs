@@ -20,8 +20,8 @@ pub struct UserView {
 }
 
 /// Which fields are shown. That there are no other sets of fields is tested below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
     /// To the user themself and to admins.
     Full,
     /// To everyone signed in.
@@ -29,11 +29,13 @@ enum Form {
 }
 
 impl Form {
-    fn of(caller: Caller, target: Target) -> Self {
+    /// The form in which `caller` sees `target`.
+    pub fn of(caller: Caller, target: Target) -> Self {
         if may_read(caller, Field::Email, target) { Self::Full } else { Self::Public }
     }
 
-    fn shows(self, field: Field) -> bool {
+    /// Whether this form has the field.
+    pub fn shows(self, field: Field) -> bool {
         let target = match self {
             Self::Full => Target::Oneself,
             Self::Public => Target::Another,
@@ -46,12 +48,17 @@ impl UserView {
     /// `user` as `caller` sees it.
     pub fn new(user: Arc<User>, caller: &CallerUser) -> Self {
         let form = Form::of(caller.kind(), caller.target(&user.username));
+        Self::in_form(user, form)
+    }
+
+    /// `user` in one form.
+    pub fn in_form(user: Arc<User>, form: Form) -> Self {
         Self { user, form }
     }
 
     /// `user` as they see themself.
     pub fn of_oneself(user: Arc<User>) -> Self {
-        Self { user, form: Form::Full }
+        Self::in_form(user, Form::Full)
     }
 }
 

@@ -1,0 +1,228 @@
+//! `doorward watch`: prints users as they change, reconnects and goes on where it was by itself.
+//!
+//! It speaks the public protocol only. Every change is printed at least once; the position in each line of JSON can be
+//! given to `--since` by whoever starts it again.
+
+mod dial;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use dial::{Dial, Socket};
+
+/// Without a frame for so long, pings included, the gateway is taken for gone.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// For a connection and its handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The first pause before connecting again; each further one may be twice as long.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Who watches.
+pub enum Credentials {
+    /// An access token: good until it expires.
+    Token(SecretString),
+    /// A username or address with its password: good for ever.
+    Login(String, SecretString),
+}
+
+/// What to watch, and how to tell.
+pub struct Options {
+    /// `ws://HOST:PORT/rpc`, or `wss://` where a proxy speaks TLS; `http` and `https` mean the same.
+    pub url: String,
+    /// A file of certificates (PEM) of an authority that is trusted besides the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Who watches.
+    pub credentials: Credentials,
+    /// As in `users.subscribe`; null is everybody.
+    pub filter: Value,
+    /// A position or `start`; `None` is from now.
+    pub since: Option<String>,
+    /// One line of JSON a change, rather than text.
+    pub json: bool,
+}
+
+/// Why a connection ended.
+enum End {
+    /// Another may do better, after this pause if one was asked for.
+    Lost(String, Option<Duration>),
+    /// Another would not: one line that says why.
+    Refused(String),
+    /// Nobody reads what is printed any more.
+    Unread,
+}
+
+impl From<tungstenite::Error> for End {
+    fn from(error: tungstenite::Error) -> Self {
+        match error {
+            tungstenite::Error::Http(response) if response.status().is_client_error() => {
+                match response.status().as_u16() {
+                    429 => Self::Lost("too many connections".to_owned(), None),
+                    status => Self::Refused(format!("the gateway refuses the connection with {status}")),
+                }
+            }
+            tungstenite::Error::Protocol(ProtocolError::HttparseError(_)) => {
+                Self::Refused("what answers does not speak HTTP; with TLS the URL is wss://".to_owned())
+            }
+            error => Self::Lost(error.to_string(), None),
+        }
+    }
+}
+
+/// One connection.
+struct Connection {
+    ws: Socket,
+    next_id: u64,
+    /// Asked for by a gateway that goes away.
+    reconnect_after: Option<Duration>,
+}
+
+/// Prints changes until the output is closed. Errors: one line, when connecting again would not help.
+pub async fn run(mut options: Options) -> Result<(), String> {
+    let dial = Dial::new(&options.url, options.ca_file.as_deref())?;
+    let mut failures = 0_u32;
+    loop {
+        let before = options.since.clone();
+        match watch(&dial, &mut options).await {
+            End::Unread => return Ok(()),
+            End::Refused(why) => return Err(why),
+            End::Lost(why, asked) => {
+                failures = if options.since == before { failures + 1 } else { 0 };
+                let longest = PAUSE.saturating_mul(1 << failures.min(10)).min(PAUSE_MAX);
+                let pause = asked.unwrap_or_else(|| longest.mul_f64(rand::random_range(0.1..=1.0)));
+                eprintln!("doorward: {why}; connecting again");
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+/// Connects once and prints what comes, moving `since` along.
+async fn watch(dial: &Dial, options: &mut Options) -> End {
+    let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, dial.open()).await {
+        Ok(Ok(ws)) => Connection { ws, next_id: 1, reconnect_after: None },
+        Ok(Err(end)) => return end,
+        Err(_) => return End::Lost("no answer".to_owned(), None),
+    };
+    match connection.follow(options).await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    }
+}
+
+impl Connection {
+    /// Signs in, subscribes, and prints until the end.
+    async fn follow(&mut self, options: &mut Options) -> Result<std::convert::Infallible, End> {
+        let (method, params) = sign_in(&options.credentials);
+        self.call(method, params).await?;
+        let params = json!({"filter": options.filter, "since": options.since});
+        let subscribed = self.call("users.subscribe", params).await?;
+        // From now on: known even when nothing is told before the connection is lost.
+        options.since = subscribed["position"].as_str().map(str::to_owned);
+        loop {
+            let frame = self.frame().await?;
+            let params = &frame["params"];
+            match frame["method"].as_str() {
+                Some("users.changed") => {
+                    print(params, options.json).map_err(|_| End::Unread)?;
+                    options.since = params["position"].as_str().map(str::to_owned);
+                }
+                Some("auth.expiring") if matches!(options.credentials, Credentials::Login(..)) => {
+                    let (method, params) = sign_in(&options.credentials);
+                    self.begin(method, params).await?;
+                }
+                Some("system.draining") => {
+                    self.reconnect_after = params["reconnect_after_ms"].as_u64().map(Duration::from_millis);
+                }
+                // Signing in again was answered, or something that a newer gateway tells.
+                _ => check(&frame)?,
+            }
+        }
+    }
+
+    /// One call before there is a subscription: its result.
+    async fn call(&mut self, method: &str, params: Value) -> Result<Value, End> {
+        let id = self.begin(method, params).await?;
+        loop {
+            let mut frame = self.frame().await?;
+            if frame["id"] == id {
+                check(&frame)?;
+                return Ok(frame["result"].take());
+            }
+        }
+    }
+
+    async fn begin(&mut self, method: &str, params: Value) -> Result<u64, End> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let call = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        self.ws.send(Message::text(call.to_string())).await?;
+        Ok(id)
+    }
+
+    /// The next text frame.
+    async fn frame(&mut self) -> Result<Value, End> {
+        loop {
+            let next = tokio::time::timeout(SILENCE_MAX, self.ws.next()).await;
+            let next = next.map_err(|_| End::Lost("the gateway is silent".to_owned(), None))?;
+            match next.transpose()? {
+                Some(Message::Text(text)) => {
+                    let bad = |_| End::Refused("this is not a Doorward gateway".to_owned());
+                    return serde_json::from_str(&text).map_err(bad);
+                }
+                Some(Message::Close(Some(frame))) => {
+                    let code = u16::from(frame.code);
+                    let why = format!("closed with {code} {}", frame.reason);
+                    // The protocol's rule: these are not helped by coming back.
+                    let refused = (4500..5000).contains(&code);
+                    return Err(if refused { End::Refused(why) } else { End::Lost(why, self.reconnect_after) });
+                }
+                Some(_) => {}
+                None => return Err(End::Lost("the connection is lost".to_owned(), self.reconnect_after)),
+            }
+        }
+    }
+}
+
+fn sign_in(credentials: &Credentials) -> (&'static str, Value) {
+    match credentials {
+        Credentials::Token(token) => ("auth.authenticate", json!({"access_token": token.expose_secret()})),
+        Credentials::Login(login, password) => {
+            let params = json!({"login": login, "password": password.expose_secret(), "device": "doorward watch"});
+            ("auth.login", params)
+        }
+    }
+}
+
+/// Whether a reply is an error, and of which kind.
+fn check(frame: &Value) -> Result<(), End> {
+    let Some(error) = frame.get("error") else { return Ok(()) };
+    let message = error["message"].as_str().unwrap_or("refused").to_owned();
+    let wait = error["data"]["retry_after_ms"].as_u64().map(Duration::from_millis);
+    Err(if error["data"]["retryable"] == true { End::Lost(message, wait) } else { End::Refused(message) })
+}
+
+/// One line for one change.
+fn print(params: &Value, as_json: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        writeln!(out, "{params}")?;
+        return out.flush();
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (at, user, kind) = (text(&params["at"]), &params["user"], text(&params["kind"]));
+    let fields: Vec<String> = params["fields"].as_array().into_iter().flatten().map(text).collect();
+    let fields = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
+    let scope = if params["scope"] == "out" { ", no longer in the filter" } else { "" };
+    let actor = params["actor"].as_str().unwrap_or("the command line");
+    writeln!(out, "{at}  {} rev {}  {kind}{fields} by {actor}{scope}", text(&user["username"]), user["rev"])?;
+    out.flush()
+}
