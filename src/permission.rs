@@ -36,6 +36,11 @@ methods! {
     AuthRegister = "auth.register",
     AuthLogin = "auth.login",
     AuthAuthenticate = "auth.authenticate",
+    AuthRefresh = "auth.refresh",
+    AuthLogout = "auth.logout",
+    AuthChangePassword = "auth.change_password",
+    AuthSessions = "auth.sessions",
+    AuthEndSession = "auth.end_session",
     UsersGet = "users.get",
     UsersGetMany = "users.get_many",
     UsersFindByEmail = "users.find_by_email",
@@ -48,6 +53,9 @@ methods! {
     UsersSetRole = "users.set_role",
     UsersSetPassword = "users.set_password",
     UsersErase = "users.erase",
+    UsersSubscribe = "users.subscribe",
+    UsersUnsubscribe = "users.unsubscribe",
+    UsersChanges = "users.changes",
     SystemInfo = "system.info",
     SystemPing = "system.ping",
 }
@@ -55,13 +63,18 @@ methods! {
 impl Method {
     /// Whether it only makes sense on a WebSocket.
     pub fn needs_socket(self) -> bool {
-        self == Self::AuthAuthenticate
+        matches!(self, Self::AuthAuthenticate | Self::UsersSubscribe | Self::UsersUnsubscribe)
     }
 
     /// Whether it changes what the store holds: a call cut off may have had its effect.
     pub fn writes(self) -> bool {
         match self {
             Self::AuthRegister
+            | Self::AuthLogin
+            | Self::AuthRefresh
+            | Self::AuthLogout
+            | Self::AuthChangePassword
+            | Self::AuthEndSession
             | Self::UsersCreate
             | Self::UsersUpdate
             | Self::UsersDeactivate
@@ -69,13 +82,16 @@ impl Method {
             | Self::UsersSetRole
             | Self::UsersSetPassword
             | Self::UsersErase => true,
-            Self::AuthLogin
-            | Self::AuthAuthenticate
+            Self::AuthAuthenticate
+            | Self::AuthSessions
             | Self::UsersGet
             | Self::UsersGetMany
             | Self::UsersFindByEmail
             | Self::UsersList
             | Self::UsersSearch
+            | Self::UsersSubscribe
+            | Self::UsersUnsubscribe
+            | Self::UsersChanges
             | Self::SystemInfo
             | Self::SystemPing => false,
         }
@@ -131,25 +147,41 @@ pub enum Verdict {
     SignInFirst,
     /// This caller may not.
     Forbidden,
+    /// Not so: the caller's own password changes only for who knows it, by `auth.change_password`.
+    OwnPassword,
 }
 
 /// Whether `caller` may use `method` on `target`.
 pub fn may_call(caller: Caller, method: Method, target: Target) -> Verdict {
     use Method as M;
     match method {
-        M::AuthRegister | M::AuthLogin | M::AuthAuthenticate | M::SystemInfo | M::SystemPing => Verdict::Allowed,
-        M::UsersGet | M::UsersGetMany | M::UsersList | M::UsersSearch => signed_in(caller),
-        M::UsersUpdate | M::UsersDeactivate => match target {
+        M::AuthRegister | M::AuthLogin | M::AuthAuthenticate | M::AuthRefresh | M::SystemInfo | M::SystemPing => {
+            Verdict::Allowed
+        }
+        M::AuthLogout
+        | M::AuthChangePassword
+        | M::UsersGet
+        | M::UsersGetMany
+        | M::UsersList
+        | M::UsersSearch
+        | M::UsersSubscribe
+        | M::UsersUnsubscribe
+        | M::UsersChanges => signed_in(caller),
+        M::AuthSessions | M::AuthEndSession | M::UsersUpdate | M::UsersDeactivate => match target {
             Target::Nobody | Target::Oneself => signed_in(caller),
             Target::Another => admin(caller),
         },
-        M::UsersFindByEmail
-        | M::UsersCreate
-        | M::UsersReactivate
-        | M::UsersSetRole
-        | M::UsersSetPassword
-        | M::UsersErase => admin(caller),
+        M::UsersSetPassword => match (admin(caller), target) {
+            (Verdict::Allowed, Target::Oneself) => Verdict::OwnPassword,
+            (verdict, _) => verdict,
+        },
+        M::UsersFindByEmail | M::UsersCreate | M::UsersReactivate | M::UsersSetRole | M::UsersErase => admin(caller),
     }
+}
+
+/// Whether only the caller's role allows the call: not to be judged by what may be stale.
+pub fn is_privileged(caller: Caller, method: Method, target: Target) -> bool {
+    caller == Caller::Admin && may_call(Caller::User, method, target) != Verdict::Allowed
 }
 
 fn signed_in(caller: Caller) -> Verdict {

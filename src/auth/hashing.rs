@@ -144,6 +144,11 @@ impl Hasher {
         self.time_per_hash
     }
 
+    /// How many hashes wait for a thread.
+    pub fn waiting(&self) -> usize {
+        self.pool.queued()
+    }
+
     /// Refuses new work, drops what waits and ends the threads. Blocks while they finish what they have in hand, at
     /// most one hash each.
     pub fn close(&self) {

@@ -9,31 +9,28 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, Mac};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
-use secrecy::{ExposeSecret, SecretSlice, SecretString};
+use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
-use sha2::Sha256;
 use uuid::Uuid;
 
+use super::keys::Keys;
 use crate::clock::{Clock, Time};
 use crate::users::{Role, User, Username};
 
-/// How far the clocks of two nodes may be apart, in seconds: a token is good this long after it expired.
-pub const LEEWAY_SECONDS: i64 = 30;
+/// How far the clocks of two nodes may be apart, in seconds.
+const LEEWAY_SECONDS: i64 = 30;
+/// A token is good this long after it expired, and so is the socket that it signed in.
+pub const LEEWAY: Duration = Duration::from_secs(LEEWAY_SECONDS.unsigned_abs());
 /// The longest token, in bytes; a longer one is refused unread. Ours have about 400.
 pub const MAX_BYTES: usize = 2048;
 
 /// The `typ` of an access token: no other kind of token is taken for one (RFC 9068 §2.1).
 const TYPE: &str = "at+jwt";
-/// From which the identity of a key is derived.
-const KID_LABEL: &[u8] = b"doorward-kid";
 
 /// What tokens are signed with and what they say about their origin.
-#[derive(Debug)]
 pub struct TokenOptions {
-    /// The bytes of the shared secret: the key of HS256, with which other services verify. `config` refuses short ones.
-    pub secret: SecretSlice<u8>,
+    /// Sign and verify.
+    pub keys: Keys,
     /// The claim `iss`.
     pub issuer: String,
     /// The claim `aud`.
@@ -83,10 +80,7 @@ pub enum TokenError {
 
 /// Issues and verifies access tokens.
 pub struct Tokens {
-    /// Signs new tokens.
-    key: Key,
-    /// Of new tokens.
-    header: Header,
+    keys: Keys,
     issuer: String,
     audience: String,
     lifetime_seconds: i64,
@@ -94,21 +88,23 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Tokens of one secret, told the time by `clock`.
+    /// Tokens of these keys, told the time by `clock`.
     pub fn new(options: TokenOptions, clock: Clock) -> Self {
-        let TokenOptions { secret, issuer, audience, lifetime } = options;
-        let key = Key::hs256(secret.expose_secret());
-        let mut header = Header::new(key.algorithm);
-        header.typ = Some(TYPE.to_owned());
-        header.kid = Some(key.kid.clone());
+        let TokenOptions { keys, issuer, audience, lifetime } = options;
         let lifetime_seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX / 2);
-        Self { key, header, issuer, audience, lifetime_seconds, clock }
+        Self { keys, issuer, audience, lifetime_seconds, clock }
     }
 
-    /// A token for `user`, as they are now, in `session`.
-    pub fn issue(&self, user: &User, session: Uuid) -> AccessToken {
+    /// The public keys by which others verify tokens, as a JWK set.
+    pub fn jwk_set(&self) -> String {
+        self.keys.jwk_set()
+    }
+
+    /// A token for `user`, as they are now, in `session`, which is over at `ends_at`: so is the token, to a second.
+    pub fn issue(&self, user: &User, session: Uuid, ends_at: Time) -> AccessToken {
         let issued_at = self.clock.now().seconds();
-        let expires_at = issued_at.saturating_add(self.lifetime_seconds);
+        let left = ends_at.seconds().saturating_sub(issued_at).max(1);
+        let expires_at = issued_at.saturating_add(self.lifetime_seconds.min(left));
         let payload = Payload {
             iss: self.issuer.as_str().into(),
             aud: self.audience.as_str().into(),
@@ -121,9 +117,7 @@ impl Tokens {
             nbf: None,
             jti: Uuid::new_v4().to_string().into(),
         };
-        let text = jsonwebtoken::encode(&self.header, &payload, &self.key.signing)
-            .expect("text and numbers can be written, and the key is of the header's algorithm");
-        AccessToken { text: text.into(), expires_at: at_seconds(expires_at) }
+        AccessToken { text: self.keys.sign(TYPE, &payload).into(), expires_at: at_seconds(expires_at) }
     }
 
     /// What `text` says, if it is a token of this gateway that has not expired.
@@ -146,17 +140,11 @@ impl Tokens {
         let (header, payload) = message.split_once('.')?;
         let header = decode(header)?;
         let header: Protected = from_object(&header)?;
-        let key = self.key_of(header.kid).filter(|key| header.alg == key.alg && header.typ == TYPE)?;
-        if !jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.verifying, key.algorithm).ok()? {
+        if header.typ != TYPE || !self.keys.verify(header.kid, header.alg, message, signature) {
             return None;
         }
         let payload = decode(payload)?;
         self.check(from_object(&payload)?)
-    }
-
-    /// The key of a `kid`. The one place that changes when, during a rotation, two are good.
-    fn key_of(&self, kid: &str) -> Option<&Key> {
-        Some(&self.key).filter(|key| key.kid == kid)
     }
 
     /// Every claim but the expiry, which makes another error.
@@ -178,28 +166,6 @@ impl Tokens {
             expires_at: at_seconds(exp),
             id: hyphenated(&jti)?,
         })
-    }
-}
-
-/// A key, and the one algorithm that it is good for.
-struct Key {
-    kid: String,
-    algorithm: Algorithm,
-    /// The name of `algorithm` in a header.
-    alg: &'static str,
-    signing: EncodingKey,
-    verifying: DecodingKey,
-}
-
-impl Key {
-    /// A shared secret. Its `kid` is a keyed hash, which tells two secrets apart and reveals neither.
-    fn hs256(secret: &[u8]) -> Self {
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
-        mac.update(KID_LABEL);
-        let digest = mac.finalize().into_bytes();
-        let kid = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let (signing, verifying) = (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret));
-        Self { kid, algorithm: Algorithm::HS256, alg: "HS256", signing, verifying }
     }
 }
 

@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+/// The close code of a client that accepts no bytes.
+pub const STALLED: u16 = 4002;
 /// The most bytes that wait in a mailbox. A frame that would pass it closes the socket as a stalled reader.
 const MAX_BYTES: usize = 1 << 20;
 
@@ -67,7 +69,7 @@ impl Mailbox {
         let outbound = match outbound {
             Outbound::Frame(frame) if queue.bytes + frame.len() > MAX_BYTES => {
                 queue.items.clear();
-                Outbound::Close { code: 4002, reason: "stalled reader", when: When::Now }
+                Outbound::Close { code: STALLED, reason: "stalled reader", when: When::Now }
             }
             other => other,
         };
@@ -84,6 +86,11 @@ impl Mailbox {
     /// Has the socket close at once.
     pub fn close(&self, code: u16, reason: &'static str) {
         self.post(Outbound::Close { code, reason, when: When::Now });
+    }
+
+    /// Has the socket's task look for what it may send of its own accord, and whether it may read again.
+    pub fn wake(&self) {
+        self.0.waker.wake();
     }
 
     /// Ready once there is an order to close at once; registers the task otherwise. For the socket's task only.

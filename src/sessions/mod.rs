@@ -3,35 +3,43 @@
 //! A [`Peer`] is one connection (or one HTTP request); signing in gives it an [`Identity`]. Sockets of
 //! one user share one [`Account`], whose user every change replaces: a permission check needs no store.
 
+mod budget;
+mod known;
 mod mailbox;
 mod presence;
 mod sockets;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
-use serde::Serialize;
+use tokio::time::Instant;
 use uuid::Uuid;
 
-pub use mailbox::{Mailbox, Outbound, When};
-pub use presence::{Presence, Revocation, Revoked, notification};
+pub use budget::{Bucket, Budget};
+pub use known::{Known, KnownSessions};
+pub use mailbox::{Mailbox, Outbound, STALLED, When};
+pub use presence::{Presence, Revocation, Revoked, Unbound, notification};
 pub use sockets::{Admission, Anonymous, Full, Sockets};
 
 use crate::clock::Time;
 use crate::permission::{Caller, Target};
+use crate::users::session::Origin;
 use crate::users::{Status, User, Username};
 
 /// A user as this node knows it now.
 #[derive(Debug)]
 pub struct Account {
     user: RwLock<Arc<User>>,
+    /// What is left of the calls that this user may make.
+    calls: Bucket,
 }
 
 impl Account {
     /// The account of a user just read.
     pub fn new(user: Arc<User>) -> Self {
-        Self { user: RwLock::new(user) }
+        Self { user: RwLock::new(user), calls: Bucket::default() }
     }
 
     /// The newest state known.
@@ -46,41 +54,25 @@ impl Account {
     }
 }
 
-/// One login, as its owner sees it.
-#[derive(Debug, Clone, Serialize)]
-pub struct Session {
-    /// Its id.
-    pub id: Uuid,
-    /// What the client called itself at login; `None` when it did not.
-    pub device: Option<String>,
-    /// From where it was last seen.
-    pub address: IpAddr,
-    /// The `User-Agent` it was last seen with.
-    pub user_agent: Option<String>,
-    /// When it began.
-    pub created_at: Time,
-    /// Whether it is the caller's own.
-    pub current: bool,
-}
-
 /// Whose connection it is.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The user, kept current.
     pub account: Arc<Account>,
     /// The session that the access token names.
-    pub session: Uuid,
-    /// The generation of the token; an older one than the user's is no longer good.
+    pub session: Arc<Known>,
+    /// The generation of the token; an older one than the user's is no longer good. A newer one is of a change that this
+    /// node is about to apply.
     pub generation: u64,
     /// When the access token expires.
     pub expires_at: Time,
 }
 
 impl Identity {
-    /// Whether it has not been revoked: the account can be used and the token is of its generation.
+    /// Whether it has not been revoked: the account can be used, the token is of its generation, the session goes on.
     pub fn is_current(&self) -> bool {
         let user = self.account.user();
-        user.status == Status::Active && self.generation == user.generation
+        user.status == Status::Active && self.generation >= user.generation && !self.session.is_ended()
     }
 }
 
@@ -96,12 +88,16 @@ pub struct Peer {
     /// The way to its socket; `None` for an HTTP request.
     pub mailbox: Option<Mailbox>,
     identity: Mutex<Option<Identity>>,
+    /// Held for the whole of a sign-in and of leaving; whether it has left.
+    binding: Mutex<bool>,
     /// Counts sign-ins and extensions, so that the socket's task notices them.
     identity_version: AtomicU32,
-    /// Access tokens refused on this connection.
+    /// Access tokens refused on this connection since the last good one.
     refused_tokens: AtomicU32,
     /// Whether an account is being made on this socket.
     registering: AtomicBool,
+    /// What is left of the refusals of calls that it may run into.
+    refusals: Bucket,
 }
 
 /// The only registration under way on a socket, until dropped.
@@ -123,10 +119,17 @@ impl Peer {
             user_agent,
             mailbox,
             identity: Mutex::new(None),
+            binding: Mutex::new(false),
             identity_version: AtomicU32::new(0),
             refused_tokens: AtomicU32::new(0),
             registering: AtomicBool::new(false),
+            refusals: Bucket::default(),
         }
+    }
+
+    /// From where it speaks.
+    pub fn origin(&self) -> Origin {
+        Origin { address: self.address, user_agent: self.user_agent.as_deref().map(str::to_owned) }
     }
 
     /// Who signed in, or `None`.
@@ -134,10 +137,24 @@ impl Peer {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Signs the connection in, or extends it.
+    /// Keeps other sign-ins of this socket, and its leaving, waiting.
+    fn lock_binding(&self) -> MutexGuard<'_, bool> {
+        self.binding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signs the connection in, or extends it. Of a socket only [`Presence`] does, which knows who is there.
     pub fn identify(&self, identity: Identity) {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
+        self.refused_tokens.store(0, Ordering::Relaxed);
         self.identity_version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Has its identity of this session outlive a change that made the user's generation this.
+    pub fn outlive(&self, session: Uuid, generation: u64) {
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(identity) = identity.as_mut().filter(|identity| identity.session.session.id == session) {
+            identity.generation = generation;
+        }
     }
 
     /// Grows with every sign-in and extension.
@@ -154,16 +171,31 @@ impl Peer {
         Some(Registering(&self.registering))
     }
 
-    /// Counts a refused access token and answers how many there have been.
+    /// Counts a refused access token and answers how many there have been since a good one.
     pub fn count_refused_token(&self) -> u32 {
         self.refused_tokens.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The caller that this connection makes: nobody once the identity has been revoked.
     pub fn caller(&self) -> CallerUser {
+        CallerUser::of(self.identity.lock().unwrap_or_else(PoisonError::into_inner).as_ref())
+    }
+
+    /// The caller of a call made `now`, which is taken from their budget: the user's, or before sign-in the address's.
+    ///
+    /// Errors: how long until the next call is let through.
+    pub fn call(&self, budget: &Budget, now: Instant) -> Result<CallerUser, Duration> {
         let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        let user = identity.as_ref().filter(|identity| identity.is_current()).map(|identity| identity.account.user());
-        CallerUser { user }
+        let bucket = identity.as_ref().map_or_else(|| budget.of_address(self.address), |is| &is.account.calls);
+        budget.take(bucket, now).map(|()| CallerUser::of(identity.as_ref()))
+    }
+
+    /// Counts a refused call, and closes the socket of one who goes on regardless: refused as often as a bucket holds calls.
+    pub fn refuse_call(&self, budget: &Budget, now: Instant) {
+        if let (Some(mailbox), Err(_)) = (&self.mailbox, budget.take(&self.refusals, now)) {
+            let (code, reason) = (4004, "too many requests");
+            mailbox.post(Outbound::Close { code, reason, when: When::AfterReplies(None) });
+        }
     }
 }
 
@@ -175,6 +207,10 @@ pub struct CallerUser {
 }
 
 impl CallerUser {
+    fn of(identity: Option<&Identity>) -> Self {
+        Self { user: identity.filter(|identity| identity.is_current()).map(|identity| identity.account.user()) }
+    }
+
     /// The row of the permission table.
     pub fn kind(&self) -> Caller {
         self.user.as_ref().map_or(Caller::Anonymous, |user| Caller::from_role(user.role))

@@ -52,6 +52,16 @@ pub struct Anonymous {
 }
 
 impl Sockets {
+    /// How many there are.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// How many of them have not signed in.
+    pub fn anonymous(&self) -> usize {
+        self.anonymous.iter().map(|entry| *entry.value()).sum()
+    }
+
     /// Admits a socket below `max` in all.
     pub fn admit(self: &Arc<Self>, max: usize) -> Result<Admission, Full> {
         if self.open.len() >= max {
