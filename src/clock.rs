@@ -4,10 +4,11 @@
 //! [`tokio::time::Instant`], and nothing is ever ordered by wall-clock time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::time::Instant;
 
 /// A moment in UTC with millisecond precision, as every document and token carries it.
 ///
@@ -41,6 +42,11 @@ impl Time {
         Self::from_ms(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// How far apart two moments are, whichever is the later.
+    pub fn apart_from(self, other: Self) -> Duration {
+        Duration::from_millis(self.0.abs_diff(other.0))
+    }
+
     /// Reads RFC 3339 text with any offset and any number of decimals; finer than a
     /// millisecond is cut off. `None` when it is not such a text or outside the years 0000–9999.
     pub fn parse(text: &str) -> Option<Self> {
@@ -69,24 +75,81 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// Tells the wall-clock time; tests move it by hand.
-#[derive(Debug, Clone, Default)]
+/// Tells the wall-clock time, and how much time has passed; tests move both by hand.
+#[derive(Debug, Clone)]
 pub struct Clock {
-    /// Milliseconds added to the system's clock; zero outside tests.
+    /// Milliseconds added to the system's clocks; zero outside tests.
     shift_ms: Arc<AtomicI64>,
+    /// Milliseconds added to the wall clock alone; zero outside tests.
+    step_ms: Arc<AtomicI64>,
+    started: Instant,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { shift_ms: Arc::default(), step_ms: Arc::default(), started: Instant::now() }
+    }
 }
 
 impl Clock {
     /// The current moment.
     pub fn now(&self) -> Time {
-        let shift = self.shift_ms.load(Ordering::Relaxed);
+        let shift = self.shift_ms.load(Ordering::Relaxed) + self.step_ms.load(Ordering::Relaxed);
         Time::from_ms(jiff::Timestamp::now().as_millisecond().saturating_add(shift))
+    }
+
+    /// Milliseconds since this clock was made, by the monotonic clock: setting the system's time changes nothing.
+    pub fn elapsed_ms(&self) -> u64 {
+        let shift = u64::try_from(self.shift_ms.load(Ordering::Relaxed)).unwrap_or_default();
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(shift)
     }
 
     /// Moves this clock and its clones forward: for tests of expiry.
     pub fn advance(&self, by: Duration) {
         let ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
         self.shift_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// Steps the wall clock of this clock and its clones, as setting the system's time does: no time has passed. For tests.
+    pub fn step(&self, ms: i64) {
+        self.step_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+}
+
+/// When something was last heard of, by the monotonic clock.
+#[derive(Debug)]
+pub struct Contact {
+    started: Instant,
+    /// Milliseconds from `started`.
+    heard: AtomicU64,
+}
+
+impl Default for Contact {
+    /// Heard of now.
+    fn default() -> Self {
+        Self { started: Instant::now(), heard: AtomicU64::new(0) }
+    }
+}
+
+impl Contact {
+    /// Without a sign for so long, what is known may be stale.
+    const MAX: Duration = Duration::from_secs(5);
+
+    /// Takes note of a sign.
+    pub fn heard(&self) {
+        let since_start = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard.store(since_start, Ordering::Relaxed);
+    }
+
+    /// How long there has been no sign.
+    pub fn silence(&self) -> Duration {
+        let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(heard)
+    }
+
+    /// Whether there was a sign lately.
+    pub fn is_kept(&self) -> bool {
+        self.silence() < Self::MAX
     }
 }
 

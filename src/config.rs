@@ -12,7 +12,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::auth::{keys, throttle};
+use crate::authority::Authority;
+use crate::server::origin::AllowedOrigins;
+use crate::server::proxies::TrustedProxies;
+use crate::store::elastic::{self, ElasticConfig, ElasticCredentials, Url};
+use crate::users::session::Lifetimes;
 
 /// The secret that `.env.example` shows, which is therefore no secret.
 const SAMPLE_SECRET: &str = "replace-this-with-at-least-32-random-characters";
@@ -28,6 +36,18 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where metrics are served; `None`, written `off`, keeps none.
+#[derive(Debug, Clone, Copy)]
+pub struct MetricsListen(pub Option<SocketAddr>);
+
+impl FromStr for MetricsListen {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" { Ok(Self(None)) } else { text.parse().map(|address| Self(Some(address))) }
+    }
+}
+
 /// Bounds that a client can run into; all of them are in `system.info`.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -39,6 +59,12 @@ pub struct Limits {
     pub batch_calls: usize,
     /// The most calls under way on one socket; beyond it the socket is not read.
     pub calls_in_flight: usize,
+    /// The calls that one user, or one address without sign-in, may make in a second.
+    pub calls_per_second: u32,
+    /// How many of them may come at once.
+    pub calls_burst: u32,
+    /// The most subscriptions of one socket.
+    pub subscriptions: usize,
     /// The most sockets of this node.
     pub sockets: usize,
     /// The most signed-in sockets of one user on this node.
@@ -52,15 +78,17 @@ pub struct Limits {
 pub struct Timeouts {
     /// From the connection to the end of a request's head.
     pub head: Duration,
-    /// For a request's body.
+    /// For a request's body; a second more for each 64 KiB of it.
     pub body: Duration,
     /// From the upgrade to signing in.
     pub sign_in: Duration,
+    /// For a message on a socket, from its first byte to its last.
+    pub message: Duration,
     /// Between pings.
     pub ping: Duration,
     /// From a ping to its pong.
     pub pong: Duration,
-    /// For a socket to accept what is sent to it.
+    /// For a client to accept a byte of what is sent to it.
     pub write: Duration,
     /// For calls under way when the gateway stops, and for sockets to close.
     pub drain: Duration,
@@ -71,11 +99,25 @@ pub struct Timeouts {
 pub struct Config {
     /// Where to listen; port 0 takes any free one.
     pub listen: SocketAddr,
-    /// The folder of the embedded store and of generated secrets.
+    /// Where to listen for scrapes of metrics; port 0 takes any free one.
+    pub metrics: MetricsListen,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
+    /// The web pages that may speak to the gateway.
+    pub allowed_origins: AllowedOrigins,
+    /// The cluster that keeps the users; `None` keeps them in the data folder.
+    pub elastic: Option<ElasticConfig>,
+    /// The folder of the embedded store and of generated secrets. Not used with a cluster.
     pub data_dir: PathBuf,
-    /// The key of access tokens; `None` makes one in the data folder.
+    /// The key of tokens; `None` makes one in the data folder. Always there with a cluster.
     pub jwt_secret: Option<SecretString>,
-    /// The key of the password pre-hash; `None` makes one in the data folder.
+    /// The secret whose tokens are good as well, while `jwt_secret` is changed.
+    pub jwt_accept_secret: Option<SecretString>,
+    /// Signs access tokens in the place of `jwt_secret`.
+    pub jwt_key: Option<SigningKey>,
+    /// The key whose access tokens are good as well, while another takes its place.
+    pub jwt_accept_key: Option<SigningKey>,
+    /// The key of the password pre-hash; `None` makes one in the data folder. Always there with a cluster.
     pub password_pepper: Option<SecretString>,
     /// The `iss` claim.
     pub token_issuer: String,
@@ -83,6 +125,8 @@ pub struct Config {
     pub token_audience: String,
     /// The life of an access token.
     pub token_life: Duration,
+    /// How long sessions last.
+    pub sessions: Lifetimes,
     /// bcrypt's cost: each step doubles the time.
     pub bcrypt_cost: u32,
     /// Threads that hash passwords.
@@ -97,6 +141,8 @@ pub struct Config {
     pub call_timeout: Duration,
     /// Bounds.
     pub limits: Limits,
+    /// How often passwords may be tried and accounts made.
+    pub throttle: throttle::Limits,
     /// Time limits.
     pub timeouts: Timeouts,
     /// What is logged, e.g. `info` or `doorward=debug`.
@@ -141,12 +187,35 @@ impl Config {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let config = Self {
             listen: read.value("DOORWARD_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8080)), "an address and port"),
+            metrics: read.value(
+                "DOORWARD_METRICS_LISTEN",
+                MetricsListen(Some(SocketAddr::from(([127, 0, 0, 1], 9090)))),
+                "an address and port, or off",
+            ),
+            trusted_proxies: read.value(
+                "DOORWARD_TRUSTED_PROXIES",
+                TrustedProxies::default(),
+                "addresses or blocks such as 10.0.0.0/8, separated by commas",
+            ),
+            allowed_origins: read.value(
+                "DOORWARD_ALLOWED_ORIGINS",
+                AllowedOrigins::default(),
+                "origins such as https://app.example.com, separated by commas",
+            ),
+            elastic: read.elastic(),
             data_dir: read.value("DOORWARD_DATA_DIR", PathBuf::from("data"), "a folder"),
             jwt_secret: read.secret("JWT_SECRET"),
+            jwt_accept_secret: read.secret("DOORWARD_JWT_ACCEPT_SECRET"),
+            jwt_key: read.key("DOORWARD_JWT_KEY_FILE"),
+            jwt_accept_key: read.key("DOORWARD_JWT_ACCEPT_KEY_FILE"),
             password_pepper: read.secret("DOORWARD_PASSWORD_PEPPER"),
             token_issuer: read.value("DOORWARD_TOKEN_ISSUER", "doorward".to_owned(), "a name"),
             token_audience: read.value("DOORWARD_TOKEN_AUDIENCE", "doorward".to_owned(), "a name"),
             token_life: read.seconds("DOORWARD_TOKEN_SECONDS", 900, 10, 86_400),
+            sessions: Lifetimes {
+                idle: read.seconds("DOORWARD_SESSION_IDLE_SECONDS", 86_400, 60, 31_536_000),
+                whole: read.seconds("DOORWARD_SESSION_SECONDS", 2_592_000, 60, 31_536_000),
+            },
             bcrypt_cost: read.number("DOORWARD_BCRYPT_COST", 12, 10, 16),
             hash_threads: read.number("DOORWARD_HASH_THREADS", cores, 1, 256),
             hash_queue: read.number("DOORWARD_HASH_QUEUE", 32, 1, 10_000),
@@ -158,14 +227,27 @@ impl Config {
                 reply_bytes: read.number("DOORWARD_MAX_REPLY_BYTES", 1 << 20, 64 << 10, 64 << 20),
                 batch_calls: read.number("DOORWARD_MAX_BATCH_CALLS", 50, 1, 1000),
                 calls_in_flight: read.number("DOORWARD_MAX_CALLS_IN_FLIGHT", 32, 1, 1000),
+                calls_per_second: read.number("DOORWARD_CALLS_PER_SECOND", 1000, 1, 1_000_000),
+                calls_burst: read.number("DOORWARD_CALLS_BURST", 10_000, 1, 10_000_000),
+                subscriptions: read.number("DOORWARD_MAX_SUBSCRIPTIONS", 32, 1, 1000),
                 sockets: read.number("DOORWARD_MAX_SOCKETS", 20_000, 1, 10_000_000),
                 sockets_per_user: read.number("DOORWARD_MAX_SOCKETS_PER_USER", 20, 1, 1_000_000),
                 unauthenticated_per_address: read.number("DOORWARD_MAX_UNAUTHENTICATED_PER_ADDRESS", 20, 1, 1_000_000),
+            },
+            throttle: throttle::Limits {
+                failures: read.number("DOORWARD_LOGIN_FAILURES", 10, 1, 1_000_000),
+                failures_in_a_row: read.number("DOORWARD_LOGIN_FAILURES_IN_A_ROW", 5, 1, 1_000_000),
+                delay: read.seconds("DOORWARD_LOGIN_DELAY_SECONDS", 1, 1, 3600),
+                delay_max: read.seconds("DOORWARD_LOGIN_DELAY_MAX_SECONDS", 900, 1, 86_400),
+                failures_per_address: read.number("DOORWARD_LOGIN_FAILURES_PER_ADDRESS", 100, 1, 1_000_000),
+                registrations_per_address: read.number("DOORWARD_REGISTRATIONS_PER_ADDRESS", 10, 1, 1_000_000),
+                keys: read.number("DOORWARD_THROTTLE_KEYS", 1_000_000, 1_000, 100_000_000),
             },
             timeouts: Timeouts {
                 head: read.seconds("DOORWARD_HEAD_TIMEOUT_SECONDS", 10, 1, 300),
                 body: read.seconds("DOORWARD_BODY_TIMEOUT_SECONDS", 10, 1, 300),
                 sign_in: read.seconds("DOORWARD_SIGN_IN_TIMEOUT_SECONDS", 10, 1, 300),
+                message: read.seconds("DOORWARD_MESSAGE_TIMEOUT_SECONDS", 30, 1, 300),
                 ping: read.seconds("DOORWARD_PING_SECONDS", 25, 1, 3600),
                 pong: read.seconds("DOORWARD_PONG_TIMEOUT_SECONDS", 10, 1, 300),
                 write: read.seconds("DOORWARD_WRITE_TIMEOUT_SECONDS", 30, 1, 300),
@@ -183,8 +265,15 @@ impl Config {
         {
             read.problems.push(format!("DOORWARD_PASSWORD_LIST: cannot be read: {error}"));
         }
-        if read.optional("ES_URL").is_some() {
-            read.problems.push("ES_URL: this version keeps users in its embedded store only; unset it".to_owned());
+        if config.elastic.is_some() {
+            // Nodes that share a cluster must share them, and have no folder in common.
+            for (name, secret) in
+                [("JWT_SECRET", &config.jwt_secret), ("DOORWARD_PASSWORD_PEPPER", &config.password_pepper)]
+            {
+                if secret.is_none() {
+                    read.problems.push(format!("{name}: must be set with ES_URL, to the same value on every node"));
+                }
+            }
         }
         read.finish().map(|()| config)
     }
@@ -200,6 +289,17 @@ fn is_log_filter(text: &str) -> bool {
 /// Whether a variable is addressed to us, whether known or not.
 fn is_ours(name: &str) -> bool {
     name.starts_with("DOORWARD_") || matches!(name, "JWT_SECRET" | "ES_URL")
+}
+
+/// Whether a text can be sent in a header.
+fn is_header_value(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Whether names of indices can begin with it.
+fn is_index_prefix(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=40).contains(&text.len()) && text.bytes().all(legal) && text.as_bytes()[0].is_ascii_lowercase()
 }
 
 impl FromStr for LogFormat {
@@ -256,6 +356,78 @@ impl Reader {
         Duration::from_secs(self.number(name, default, min, max))
     }
 
+    /// The cluster, when `ES_URL` names one. The settings of a cluster are checked in any case.
+    fn elastic(&mut self) -> Option<ElasticConfig> {
+        let nodes = self.nodes();
+        let api_key = self.optional("DOORWARD_ES_API_KEY").map(SecretString::from);
+        let username = self.optional("DOORWARD_ES_USERNAME");
+        let password = self.optional("DOORWARD_ES_PASSWORD").map(SecretString::from);
+        let credentials = match (api_key, username, password) {
+            (None, None, None) => None,
+            (Some(key), None, None) if is_header_value(key.expose_secret()) => Some(ElasticCredentials::ApiKey(key)),
+            (None, Some(username), Some(password)) => Some(ElasticCredentials::Basic { username, password }),
+            (Some(_), None, None) => {
+                self.problems.push("DOORWARD_ES_API_KEY: must be an API key in its encoded form".to_owned());
+                None
+            }
+            (Some(_), ..) => {
+                self.problems
+                    .push("DOORWARD_ES_API_KEY: cannot be set together with a username or password".to_owned());
+                None
+            }
+            (None, ..) => {
+                let problem = "DOORWARD_ES_USERNAME: must be set together with DOORWARD_ES_PASSWORD";
+                self.problems.push(problem.to_owned());
+                None
+            }
+        };
+        let prefix = self.value("DOORWARD_INDEX_PREFIX", "doorward".to_owned(), "a name");
+        if !is_index_prefix(&prefix) {
+            let problem = "DOORWARD_INDEX_PREFIX: must be 1 to 40 of a-z 0-9 and -, beginning with a letter";
+            self.problems.push(problem.to_owned());
+        }
+        let ca_file = self.optional("DOORWARD_ES_CA_FILE").map(PathBuf::from);
+        self.problems.extend(ca_file.as_deref().and_then(|path| Authority::read(elastic::CA_FILE, path).err()));
+        let config = ElasticConfig {
+            nodes: Vec::new(),
+            credentials,
+            ca_file,
+            prefix,
+            shards: self.number("DOORWARD_ES_SHARDS", 1, 1, 64),
+            connect_timeout: self.milliseconds("DOORWARD_ES_CONNECT_TIMEOUT_MS", 500, 50, 10_000),
+            request_timeout: self.milliseconds("DOORWARD_ES_REQUEST_TIMEOUT_MS", 2_000, 100, 30_000),
+            start_patience: self.seconds("DOORWARD_ES_START_SECONDS", 60, 1, 3_600),
+        };
+        nodes.map(|nodes| ElasticConfig { nodes, ..config })
+    }
+
+    /// The nodes of `ES_URL`, without anything else that a URL can carry.
+    fn nodes(&mut self) -> Option<Vec<Url>> {
+        let text = self.optional("ES_URL")?;
+        let node = |part: &str| {
+            let url = Url::parse(part.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+            let url = url.filter(Url::has_host).ok_or("must be http or https URLs, separated by commas")?;
+            if !url.username().is_empty() || url.password().is_some() {
+                return Err("must not hold credentials; set DOORWARD_ES_USERNAME and DOORWARD_ES_PASSWORD");
+            }
+            if url.query().is_some() || url.fragment().is_some() {
+                return Err("must not hold a query or fragment");
+            }
+            Ok(url)
+        };
+        match text.split(',').map(node).collect() {
+            Ok(nodes) => Some(nodes),
+            Err(problem) => {
+                self.problems.push(format!("ES_URL: {problem}"));
+                None
+            }
+        }
+    }
+
+    fn milliseconds(&mut self, name: &'static str, default: u64, min: u64, max: u64) -> Duration {
+        Duration::from_millis(self.number(name, default, min, max))
+    }
+
     fn secret(&mut self, name: &'static str) -> Option<SecretString> {
         let secret = SecretString::from(self.optional(name)?);
         if secret.expose_secret().len() < SECRET_MIN_BYTES {
@@ -264,6 +436,11 @@ impl Reader {
             self.problems.push(format!("{name}: is still the sample's; make one of your own"));
         }
         Some(secret)
+    }
+
+    fn key(&mut self, name: &'static str) -> Option<SigningKey> {
+        let path = PathBuf::from(self.optional(name)?);
+        keys::read_key_file(&path).map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
     }
 
     fn finish(mut self) -> Result<(), Vec<String>> {

@@ -1,8 +1,10 @@
-//! One socket: frames in, answers and notifications out, one task for all of it.
+//! One socket: frames in, answers and notifications out. One task reads and writes, and each call that cannot be answered
+//! at once is a task of its own.
 //!
-//! What waits is bounded: at most [`Options::calls_in_flight`] calls, and while the client accepts no
-//! bytes nothing more is read or produced. Everything that a client can do wrong ends in a close code of
-//! the protocol; nothing is buffered for one who does not read.
+//! What waits is bounded by [`Options::calls_in_flight`], calls under way and finished replies together. While the client
+//! accepts no bytes nothing more is read, and no notification is produced; calls under way go on, and their replies
+//! wait. Calls still under way at the socket's end are cut off at their next wait. Everything that a client can do wrong
+//! ends in a close code of the protocol; nothing else is buffered for one who does not read.
 
 mod wire;
 
@@ -12,7 +14,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,10 +22,12 @@ use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, error::ProtocolError};
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::auth::token::LEEWAY;
 use crate::clock::{Clock, Time};
 use crate::rpc::{Answer, Reply};
-use crate::sessions::{Outbound, Peer, When, notification};
+use crate::sessions::{Outbound, Peer, STALLED, When, notification};
 use wire::Wire;
 
 /// tungstenite's default of 128 KiB is zeroed at every read and kept per socket.
@@ -33,10 +36,10 @@ const READ_BUFFER_BYTES: usize = 4 << 10;
 const WRITE_BUFFER_BYTES: usize = 16 << 10;
 /// Messages in a row that are not JSON-RPC before the socket is closed.
 const MAX_UNPARSABLE: u32 = 20;
-/// How long an access token is honoured past its expiry.
-const EXPIRY_LEEWAY: Duration = Duration::from_secs(30);
 /// How long the client may take to read the close frame.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for one who has accepted nothing for the whole of the write deadline.
+const STALLED_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long input is discarded after the close, so that it does not turn into a reset.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -49,6 +52,15 @@ pub trait Service: Send + 'static {
     fn is_full(&self) -> bool {
         false
     }
+
+    /// The next frame to send unasked. Called only while the client accepts bytes, so that nothing is produced for one
+    /// who does not; pending must have the task woken, through the peer's mailbox or `cx`.
+    fn poll_notification(&mut self, _cx: &mut Context<'_>) -> Poll<Utf8Bytes> {
+        Poll::Pending
+    }
+
+    /// Told at each ping, when the client has given a sign of life since the one before.
+    fn alive(&self) {}
 
     /// Takes a binary message; `None` refuses it with 1003.
     fn binary(&mut self, _data: Bytes) -> Option<Bytes> {
@@ -65,6 +77,8 @@ pub struct Options {
     pub calls_in_flight: usize,
     /// From the upgrade to signing in; `None` never asks.
     pub sign_in: Option<Duration>,
+    /// For a message, from its first byte to its last.
+    pub message: Duration,
     /// Between pings.
     pub ping: Duration,
     /// From a ping to any sign of life.
@@ -73,8 +87,9 @@ pub struct Options {
     pub write: Duration,
 }
 
-/// The calls under way on one socket.
-type Calls = FuturesUnordered<BoxFuture<'static, Reply>>;
+/// The calls under way on one socket. Each is a task of its own: while the client accepts no bytes this one polls none of
+/// them, and what they hold, such as a turn to write, would be kept from everyone else.
+type Calls = FuturesUnordered<AbortOnDropHandle<Reply>>;
 
 /// A socket from the upgrade to its close.
 pub struct Connection<S> {
@@ -87,6 +102,8 @@ pub struct Connection<S> {
     calls: Option<Box<Calls>>,
     /// Frames may lie in tungstenite's buffer although the socket is not readable.
     maybe_buffered: bool,
+    /// The last event was a notification: calls have their turn.
+    notified: bool,
     /// Something was fed since the last flush.
     dirty: bool,
     /// Closing once the calls under way are answered.
@@ -102,8 +119,10 @@ struct Timers {
     sleep: Pin<Box<Sleep>>,
     sign_in: Option<Instant>,
     ping: Instant,
-    /// Since when a ping is unanswered.
+    /// Since when a ping, or one that could not be sent, is without a sign of life.
     pong: Option<Instant>,
+    /// Since when a message is half there, and which.
+    message: Option<(Instant, u64)>,
     expiring: Option<Instant>,
     expired: Option<Instant>,
     /// Since when the client has accepted no byte, and how many it had accepted then.
@@ -116,6 +135,8 @@ struct Timers {
 enum Event {
     Outbound(Outbound),
     Answered(Reply),
+    /// A call ended without an answer: a fault of ours outside its handler.
+    Failed,
     Inbound(Option<Result<Message, Error>>),
     Timer,
     WriteFailed,
@@ -152,7 +173,8 @@ impl<S: Service> Connection<S> {
             .max_message_size(Some(options.message_bytes))
             .max_frame_size(Some(options.message_bytes));
         let maybe_buffered = !leftover.is_empty();
-        let ws = WebSocketStream::from_partially_read(Wire::new(io), leftover, Role::Server, Some(config)).await;
+        let wire = Wire::new(io, &leftover);
+        let ws = WebSocketStream::from_partially_read(wire, leftover, Role::Server, Some(config)).await;
         let timers = Timers::new(&options);
         Self {
             ws,
@@ -162,6 +184,7 @@ impl<S: Service> Connection<S> {
             clock,
             calls: None,
             maybe_buffered,
+            notified: false,
             dirty: false,
             closing: None,
             unparsable: 0,
@@ -204,12 +227,18 @@ impl<S: Service> Connection<S> {
         {
             return Poll::Ready(Event::Outbound(outbound));
         }
+        if !self.notified
+            && let Some(event) = self.poll_notification(cx)
+        {
+            return Poll::Ready(event);
+        }
         let mut under_way = 0;
         if let Some(calls) = &mut self.calls
             && !calls.is_empty()
         {
-            if let Poll::Ready(Some(reply)) = calls.poll_next_unpin(cx) {
-                return Poll::Ready(Event::Answered(reply));
+            if let Poll::Ready(Some(done)) = calls.poll_next_unpin(cx) {
+                self.notified = false;
+                return Poll::Ready(done.map_or(Event::Failed, Event::Answered));
             }
             under_way = calls.len();
         }
@@ -224,24 +253,48 @@ impl<S: Service> Connection<S> {
             if self.maybe_buffered || self.ws.get_ref().poll_read_ready(cx).is_ready() {
                 match Pin::new(&mut self.ws).poll_next(cx) {
                     Poll::Ready(inbound) => {
-                        self.maybe_buffered = true;
+                        (self.maybe_buffered, self.notified) = (true, false);
                         return Poll::Ready(Event::Inbound(inbound));
                     }
-                    Poll::Pending => self.maybe_buffered = false,
+                    Poll::Pending => {
+                        self.maybe_buffered = false;
+                        self.follow_message();
+                    }
                 }
             }
+        }
+        if std::mem::take(&mut self.notified)
+            && let Some(event) = self.poll_notification(cx)
+        {
+            return Poll::Ready(event);
         }
         if self.dirty {
             match Pin::new(&mut self.ws).poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
                     self.dirty = false;
-                    self.timers.stalled = None;
+                    if self.timers.stalled.take().is_some() {
+                        self.timers.pong = None;
+                    }
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Event::WriteFailed),
                 Poll::Pending => return self.poll_blocked(cx),
             }
         }
         self.timers.poll(cx)
+    }
+
+    /// What the service has to tell, unless the socket is closing.
+    fn poll_notification(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        if self.closing.is_some() {
+            return None;
+        }
+        match self.service.poll_notification(cx) {
+            Poll::Ready(frame) => {
+                self.notified = true;
+                Some(Event::Outbound(Outbound::Frame(frame)))
+            }
+            Poll::Pending => None,
+        }
     }
 
     /// The client accepts no bytes: only the write deadline and an order to close matter.
@@ -252,12 +305,15 @@ impl<S: Service> Connection<S> {
             return Poll::Ready(Event::WriteFailed);
         }
         let written = self.ws.get_ref().written();
-        let first = self.timers.stalled.is_none();
-        // Counted from the last byte that was accepted: each wakes this task.
-        if self.timers.stalled.is_none_or(|(_, before)| before != written) {
+        let before = self.timers.stalled.map(|(_, before)| before);
+        // Counted from the last byte that was accepted, which is a sign of life: each wakes this task.
+        if before != Some(written) {
             self.timers.stalled = Some((Instant::now(), written));
         }
-        if first {
+        if before.is_some_and(|before| before != written) {
+            self.timers.pong = None;
+        }
+        if before.is_none() {
             self.timers.rearm(&self.options);
         }
         self.timers.poll(cx)
@@ -277,6 +333,7 @@ impl<S: Service> Connection<S> {
                 return gone.or(Some(End::Close(code, reason)));
             }
             Event::Answered(reply) => return self.answer(reply),
+            Event::Failed => return Some(End::Close(1011, "internal error")),
             Event::Inbound(inbound) => return self.inbound(inbound),
             Event::Timer => return self.tick(),
             Event::WriteFailed => return Some(End::Gone),
@@ -292,7 +349,7 @@ impl<S: Service> Connection<S> {
             Some(Ok(Message::Text(text))) => match self.service.text(&text) {
                 Answer::Now(reply) => self.answer(reply),
                 Answer::Later(call) => {
-                    self.calls.get_or_insert_default().push(call);
+                    self.calls.get_or_insert_default().push(AbortOnDropHandle::new(tokio::spawn(call)));
                     None
                 }
             },
@@ -311,7 +368,7 @@ impl<S: Service> Connection<S> {
 
     fn answer(&mut self, reply: Reply) -> Option<End> {
         self.unparsable = if reply.unparsable() { self.unparsable + 1 } else { 0 };
-        let end = reply.text.and_then(|text| self.feed(Message::text(text)));
+        let end = reply.into_text().and_then(|text| self.feed(Message::text(text)));
         if self.unparsable >= MAX_UNPARSABLE && end.is_none() {
             return Some(End::Close(4501, "not JSON-RPC"));
         }
@@ -339,12 +396,23 @@ impl<S: Service> Connection<S> {
         let (now, wall) = (Instant::now(), self.clock.now());
         let until = |time: Time| Duration::from_millis(u64::try_from(time.ms() - wall.ms()).unwrap_or(0));
         self.timers.expiring = Some(now + until(identity.expires_at).mul_f64(0.8));
-        self.timers.expired = Some(now + until(identity.expires_at.plus(EXPIRY_LEEWAY)));
+        self.timers.expired = Some(now + until(identity.expires_at.plus(LEEWAY)));
         self.timers.rearm(&self.options);
+    }
+
+    /// Follows the message that was read up to somewhere in its middle, if there is one.
+    fn follow_message(&mut self) {
+        let begun = self.ws.get_ref().begun();
+        if begun != self.timers.message.map(|(_, number)| number) {
+            self.timers.message = begun.map(|number| (Instant::now(), number));
+            self.timers.rearm(&self.options);
+        }
     }
 
     /// Does what is due.
     fn tick(&mut self) -> Option<End> {
+        // A call may have signed the socket in since the timer was set, and be under way still.
+        self.follow_identity();
         let now = Instant::now();
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if due(self.timers.sign_in) {
@@ -358,17 +426,30 @@ impl<S: Service> Connection<S> {
         {
             let accepted = self.ws.get_ref().written();
             if accepted == written {
-                return Some(End::Close(4002, "stalled reader"));
+                return Some(End::Close(STALLED, "stalled reader"));
             }
             self.timers.stalled = Some((now, accepted));
         }
-        // A socket that is not read cannot show its pong.
-        let unread = self.timers.stalled.is_some()
+        // A socket that is not read cannot show the rest of its message, nor its pong.
+        let is_stalled = self.timers.stalled.is_some();
+        let unread = is_stalled
             || self.service.is_full()
             || self.calls.as_ref().is_some_and(|calls| calls.len() >= self.options.calls_in_flight);
+        if let Some((since, number)) = self.timers.message
+            && since + self.options.message <= now
+        {
+            if !unread {
+                return Some(End::Close(4003, "message not complete in time"));
+            }
+            self.timers.message = Some((now, number));
+        }
         if due(self.timers.pong.map(|since| since + self.options.pong)) {
             if !unread {
                 return Some(End::Close(4003, "no pong"));
+            }
+            // What waits to be read is a sign of life; so is a byte accepted, which would have ended the wait.
+            if is_stalled && !self.ws.get_ref().is_readable() {
+                return Some(End::Close(STALLED, "no sign of life"));
             }
             self.timers.pong = Some(now);
         }
@@ -385,11 +466,17 @@ impl<S: Service> Connection<S> {
         if self.timers.ping <= now {
             self.timers.ping = now + self.options.ping;
             if !unread {
+                if self.timers.pong.is_none() {
+                    self.service.alive();
+                }
                 self.timers.pong.get_or_insert(now);
                 let end = self.feed(Message::Ping(Bytes::new()));
                 if end.is_some() {
                     return end;
                 }
+            } else if is_stalled {
+                // A ping would not get through, but whoever is there gives some sign by the time of its pong.
+                self.timers.pong.get_or_insert(now);
             }
         }
         self.timers.rearm(&self.options);
@@ -405,6 +492,7 @@ impl Timers {
             sign_in: options.sign_in.map(|within| now + within),
             ping: now + options.ping,
             pong: None,
+            message: None,
             expiring: None,
             expired: None,
             stalled: None,
@@ -419,6 +507,7 @@ impl Timers {
         let next = [
             self.sign_in,
             self.pong.map(|since| since + options.pong),
+            self.message.map(|(since, _)| since + options.message),
             self.expiring,
             self.expired,
             self.stalled.map(|(since, _)| since + options.write),
@@ -450,8 +539,9 @@ async fn finish(mut ws: WebSocketStream<Wire>, end: End) {
         End::Gone => return,
         End::ByPeer => tokio::time::timeout(CLOSE_TIMEOUT, ws.flush()).await,
         End::Close(code, reason) => {
+            let patience = if code == STALLED { STALLED_CLOSE_TIMEOUT } else { CLOSE_TIMEOUT };
             let frame = CloseFrame { code: code.into(), reason: reason.into() };
-            tokio::time::timeout(CLOSE_TIMEOUT, ws.send(Message::Close(Some(frame)))).await
+            tokio::time::timeout(patience, ws.send(Message::Close(Some(frame)))).await
         }
     };
     if !matches!(told, Ok(Ok(()) | Err(Error::ConnectionClosed))) {

@@ -3,11 +3,12 @@
 //! Apps hold one WebSocket each, scripts post JSON-RPC over HTTP, admin consoles watch users change. The
 //! crate is the gateway itself; `main.rs` is its command line. `ARCHITECTURE.md` is the map.
 //!
-//! Knowledge runs one way: `server → connection → rpc → directory → {auth, users, sessions, feed} → store`. The store has
+//! Knowledge runs one way: `server → connection → rpc → {directory, logins} → {auth, users, sessions, feed} → store`. The store has
 //! never heard of JSON-RPC, a handler never of sockets.
 
 pub mod admin;
 pub mod auth;
+pub mod authority;
 pub mod clock;
 pub mod config;
 pub mod connection;
@@ -15,9 +16,13 @@ pub mod data_dir;
 pub mod directory;
 pub mod feed;
 pub mod health;
+pub mod logins;
+pub mod metrics;
 pub mod permission;
 pub mod rpc;
 pub mod server;
 pub mod sessions;
 pub mod store;
 pub mod users;
+pub mod view;
+pub mod watch;

@@ -5,11 +5,16 @@
 
 pub mod health;
 mod http;
+mod jwks;
+mod metrics;
+pub mod origin;
+pub mod proxies;
 mod rest;
+mod stream;
 mod upgrade;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,18 +30,27 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::hashing::{Hasher, HashingOptions, Pepper};
+use crate::auth::keys::{Key, Keys};
 use crate::auth::password::Policy;
+use crate::auth::refresh::RefreshKey;
+use crate::auth::seals::Secrets;
+use crate::auth::throttle::Throttle;
 use crate::auth::token::{TokenOptions, Tokens};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connection;
 use crate::data_dir::{DataDir, DataDirError, Lock};
-use crate::directory::{self, Directory};
+use crate::directory::Directory;
+use crate::feed::{Feed, tail};
+use crate::logins::Logins;
 use crate::rpc::cursor::CursorKey;
 use crate::rpc::{Context, Rpc};
 use crate::sessions::{Presence, Sockets};
+use crate::store::elastic::ElasticStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
+use origin::Judged;
+use stream::Stream;
 
 /// How long to wait before accepting again when the system refuses, e.g. out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -54,8 +68,10 @@ pub enum StartError {
     #[error("DOORWARD_PASSWORD_LIST: {0}")]
     PasswordList(String),
     /// The address to listen on.
-    #[error("DOORWARD_LISTEN: cannot listen on {address}: {cause}")]
+    #[error("{setting}: cannot listen on {address}: {cause}")]
     Listen {
+        /// The setting that names it.
+        setting: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system said.
@@ -92,31 +108,60 @@ pub struct App {
 pub struct Server {
     app: Arc<App>,
     address: SocketAddr,
-    data_dir: PathBuf,
+    metrics: Option<SocketAddr>,
+    home: String,
     accepting: JoinHandle<()>,
-    following: JoinHandle<()>,
-    _lock: Lock,
+    following: [JoinHandle<()>; 2],
+    _lock: Option<Lock>,
 }
 
 impl Server {
     /// Opens the data folder, the store and the port, and begins to serve.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
-        let data_dir = DataDir::open(&config.data_dir)?;
-        let lock = data_dir.lock()?;
+        let data_dir = match config.elastic {
+            None => Some(DataDir::open(&config.data_dir)?),
+            Some(_) => None,
+        };
+        let lock = data_dir.as_ref().map(DataDir::lock).transpose()?;
         // The port first: a wrong one is told before a database or a secret is made.
-        let address = config.listen;
-        let listener = TcpListener::bind(address).await.map_err(|cause| StartError::Listen { address, cause })?;
-        let address = listener.local_addr().map_err(|cause| StartError::Listen { address, cause })?;
-        let store = open_store(&data_dir)?;
-        let context = Arc::new(build(config, clock, &data_dir, store.clone())?);
-        let seq = store.position().await?.numbers.first().copied().unwrap_or(0);
-        let following = tokio::spawn(directory::follow(context.directory.clone(), store, seq));
+        let (listener, address) = bind("DOORWARD_LISTEN", config.listen).await?;
+        let metrics = match config.metrics.0 {
+            Some(address) => Some(bind("DOORWARD_METRICS_LISTEN", address).await?),
+            None => None,
+        };
+        if metrics.is_some() {
+            crate::metrics::recorder();
+        }
+        let (store, home) = open_store(&config, data_dir.as_ref()).await?;
+        let stopping = CancellationToken::new();
+        let feed = Arc::new(Feed::new(store.clone(), store.position().await?, stopping.clone()));
+        let context = Arc::new(build(config, clock, data_dir.as_ref(), store, feed.clone())?);
+        let (directory, known) = (context.directory.clone(), context.clone());
+        let apply = move |user| {
+            let directory = directory.clone();
+            async move { directory.follow(&user).await }
+        };
+        let forget = move || {
+            known.logins.forget();
+            known.directory.forget();
+        };
+        let following_users = tokio::spawn(tail::follow(feed, apply, forget));
+        // Nobody is served yet: of every session that will be known here, the end will be told.
+        context.store.sessions_ended().await?;
+        let directory = context.directory.clone();
+        let following_sessions = tokio::spawn(context.logins.clone().follow(move |session| {
+            let directory = directory.clone();
+            // Where the user cannot be read now, the session ends without the reason.
+            async move { drop(directory.account_since(&session.user, session.generation).await) }
+        }));
+        let following = [following_users, following_sessions];
 
         let timeouts = &context.config.timeouts;
         let connection = connection::Options {
             message_bytes: context.config.limits.message_bytes,
             calls_in_flight: context.config.limits.calls_in_flight,
             sign_in: Some(timeouts.sign_in),
+            message: timeouts.message,
             ping: timeouts.ping,
             pong: timeouts.pong,
             write: timeouts.write,
@@ -127,17 +172,14 @@ impl Server {
             connection: Arc::new(connection),
             last_check: health::LastCheck::default(),
             tasks: TaskTracker::new(),
-            stopping: CancellationToken::new(),
+            stopping,
         });
         let accepting = tokio::spawn(accept(listener, app.clone()));
-        Ok(Self {
-            app,
-            address,
-            data_dir: std::path::absolute(data_dir.path()).unwrap_or_else(|_| data_dir.path().to_owned()),
-            accepting,
-            following,
-            _lock: lock,
-        })
+        let metrics = metrics.map(|(listener, address)| {
+            app.tasks.spawn(metrics::serve(listener, app.clone()));
+            address
+        });
+        Ok(Self { app, address, metrics, home, accepting, following, _lock: lock })
     }
 
     /// Where it listens.
@@ -145,9 +187,14 @@ impl Server {
         self.address
     }
 
-    /// The folder it serves.
-    pub fn data_dir(&self) -> &std::path::Path {
-        &self.data_dir
+    /// Where it listens for scrapes; `None` when it keeps no metrics.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// Where the users are kept, for people.
+    pub fn home(&self) -> &str {
+        &self.home
     }
 
     /// What the routes need: for tests that look inside.
@@ -166,28 +213,65 @@ impl Server {
         if tokio::time::timeout(drain, self.app.tasks.wait()).await.is_err() {
             tracing::warn!("some connections did not end within {} s and are cut off", drain.as_secs());
         }
-        self.following.abort();
+        for following in &self.following {
+            following.abort();
+        }
+        context.logins.close().await;
         let hasher = context.clone();
         let _ = tokio::task::spawn_blocking(move || hasher.hasher.close()).await;
         context.store.close().await;
     }
 }
 
-/// The secret from the settings, or the one in the data folder.
-pub fn secret(given: Option<&SecretString>, data_dir: &DataDir, file: &str) -> Result<SecretString, DataDirError> {
-    given.map_or_else(|| data_dir.secret(file), |secret| Ok(secret.clone()))
+/// A listener, and where it listens: port 0 has become another.
+async fn bind(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |cause| StartError::Listen { setting, address, cause };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
 }
 
-/// Opens the embedded store of a folder.
-pub fn open_store(data_dir: &DataDir) -> Result<Arc<dyn Store>, StartError> {
-    let path = data_dir.database();
-    let store = SqliteStore::open(&path).map_err(|error| StartError::Store(format!("{}: {error}", path.display())))?;
-    Ok(Arc::new(store))
+/// The secret from the settings, or the one in the data folder. With a cluster the settings have it: see `config`.
+pub fn secret(
+    given: Option<&SecretString>,
+    data_dir: Option<&DataDir>,
+    file: &str,
+) -> Result<SecretString, DataDirError> {
+    match (given, data_dir) {
+        (Some(secret), _) => Ok(secret.clone()),
+        (None, Some(data_dir)) => data_dir.secret(file),
+        (None, None) => unreachable!("`config` demands secrets where there is no data folder"),
+    }
+}
+
+/// Opens the cluster of the settings, or else the embedded store of the folder. Says where the users are.
+pub async fn open_store(config: &Config, data_dir: Option<&DataDir>) -> Result<(Arc<dyn Store>, String), StartError> {
+    match (&config.elastic, data_dir) {
+        (Some(elastic), _) => {
+            let store = ElasticStore::open(elastic).await.map_err(|error| StartError::Store(error.to_string()))?;
+            Ok((Arc::new(store), format!("Elasticsearch, indices {}-*", elastic.prefix)))
+        }
+        (None, Some(data_dir)) => {
+            let path = data_dir.database();
+            let store =
+                SqliteStore::open(&path).map_err(|error| StartError::Store(format!("{}: {error}", path.display())))?;
+            let folder = std::path::absolute(data_dir.path()).unwrap_or_else(|_| data_dir.path().to_owned());
+            Ok((Arc::new(store), folder.display().to_string()))
+        }
+        (None, None) => unreachable!("without a cluster there is a data folder"),
+    }
 }
 
 /// Puts together what handlers need.
-pub fn build(config: Config, clock: Clock, data_dir: &DataDir, store: Arc<dyn Store>) -> Result<Context, StartError> {
-    let jwt_secret = secret(config.jwt_secret.as_ref(), data_dir, "jwt.secret")?;
+pub fn build(
+    config: Config,
+    clock: Clock,
+    data_dir: Option<&DataDir>,
+    store: Arc<dyn Store>,
+    feed: Arc<Feed>,
+) -> Result<Context, StartError> {
+    let present = secret(config.jwt_secret.as_ref(), data_dir, "jwt.secret")?;
+    let secrets = Secrets { present, accepted: config.jwt_accept_secret.clone() };
     let pepper = secret(config.password_pepper.as_ref(), data_dir, "password.pepper")?;
     let pepper =
         Pepper::new(pepper.expose_secret().as_bytes().to_vec()).expect("secrets are long enough: see `config`");
@@ -200,24 +284,37 @@ pub fn build(config: Config, clock: Clock, data_dir: &DataDir, store: Arc<dyn St
         queue: config.hash_queue,
     });
     let tokens = TokenOptions {
-        secret: jwt_secret.expose_secret().as_bytes().to_vec().into(),
+        keys: token_keys(&config, &secrets),
         issuer: config.token_issuer.clone(),
         audience: config.token_audience.clone(),
         lifetime: config.token_life,
     };
     let presence = Arc::new(Presence::default());
+    let node = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
+    let logins = Logins::new(store.clone(), presence.clone(), clock.clone(), node.clone(), config.sessions);
     Ok(Context {
-        directory: Arc::new(Directory::new(store.clone(), presence.clone())),
-        cursors: CursorKey::derive(jwt_secret.expose_secret().as_bytes()),
+        logins: Arc::new(logins),
+        refresh_key: RefreshKey::derive(&secrets),
+        directory: Arc::new(Directory::new(store.clone(), feed.clone(), presence.clone())),
+        cursors: CursorKey::derive(&secrets),
         tokens: Tokens::new(tokens, clock.clone()),
         hasher: hasher.map_err(StartError::Hashing)?,
         policy: Arc::new(policy),
-        node: uuid::Uuid::new_v4().simple().to_string()[..12].to_owned(),
+        throttle: Throttle::new(config.throttle.clone(), clock.clone()),
+        node,
         presence,
+        feed,
         store,
         clock,
         config,
     })
+}
+
+/// The keys of access tokens: that of the file before the secret, and those accepted besides.
+fn token_keys(config: &Config, secrets: &Secrets) -> Keys {
+    let signing = config.jwt_key.as_ref().map_or_else(|| Key::hs256(&secrets.present), Key::ed25519);
+    let accepted = config.jwt_accept_key.as_ref().map(Key::ed25519);
+    Keys::new(signing, accepted.into_iter().chain(secrets.accepted.as_ref().map(Key::hs256)))
 }
 
 /// Accepts connections until the gateway stops.
@@ -241,28 +338,44 @@ async fn accept(listener: TcpListener, app: Arc<App>) {
     }
 }
 
+/// Has the system end a connection whose other end has acknowledged nothing for so long: packets may get lost for good
+/// while the system's own buffer takes whatever is written.
+fn give_up_silent(io: &TcpStream, after: Duration) -> std::io::Result<()> {
+    let ms = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(io, ms)?)
+}
+
 /// Serves the requests of one connection, until it ends or is upgraded.
-async fn serve(stream: TcpStream, address: SocketAddr, routes: axum::Router, app: Arc<App>) {
-    if stream.set_nodelay(true).is_err() {
+async fn serve(io: TcpStream, address: SocketAddr, routes: axum::Router, app: Arc<App>) {
+    let timeouts = &app.rpc.context.config.timeouts;
+    if io.set_nodelay(true).is_err() || give_up_silent(&io, timeouts.write + connection::CLOSE_TIMEOUT).is_err() {
         return;
     }
-    let origin = Arc::new(http::Origin::new(address.ip()));
+    let other_end = Arc::new(http::OtherEnd::new(address.ip()));
     let (routes, calls) = (TowerToHyperService::new(routes), app.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(origin.clone());
+        request.extensions_mut().insert(other_end.clone());
         let (routes, app) = (routes.clone(), calls.clone());
         async move {
-            if request.uri().path() == "/rpc" && request.method() == Method::POST {
-                return Ok(http::rpc(&app, request).await);
+            let origin = match app.rpc.context.config.allowed_origins.judge(&request) {
+                Judged::Go(origin) => origin,
+                Judged::Answer(response) => return Ok(response),
+            };
+            let mut response = match (request.uri().path(), request.method()) {
+                ("/rpc", &Method::POST) => http::rpc(&app, request).await,
+                _ => routes.call(request).await?,
+            };
+            if let Some(origin) = origin {
+                origin::allow(&mut response, origin);
             }
-            routes.call(request).await
+            Ok::<_, Infallible>(response)
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(app.rpc.context.config.timeouts.head)
+        .header_read_timeout(timeouts.head)
         .max_buf_size(64 << 10)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Stream::new(io, timeouts.write)), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     tokio::select! {

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
     WWW_AUTHENTICATE,
@@ -15,10 +15,12 @@ use axum::routing::{any, delete, get, post};
 use axum::{BoxError, Router};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::json;
+use tokio::time::Instant;
 
-use super::{App, health, rest, upgrade};
+use super::{App, health, jwks, rest, upgrade};
 use crate::rpc::error::RpcError;
 use crate::rpc::{Answer, Client};
 use crate::sessions::Peer;
@@ -26,10 +28,10 @@ use crate::sessions::Peer;
 /// The longest `User-Agent` that is kept, in bytes.
 const USER_AGENT_MAX_BYTES: usize = 256;
 
-/// What a connection knows of its client, put beside each request by the accept loop.
-pub struct Origin {
-    /// The client's address.
-    pub address: IpAddr,
+/// What a connection knows of who is at its other end, put beside each request by the accept loop.
+pub struct OtherEnd {
+    /// The peer of the socket: a client, or a proxy.
+    peer: IpAddr,
     /// The headers that named the last caller, and that caller: scripts send the same token again and again.
     last: Mutex<Option<Remembered>>,
 }
@@ -41,17 +43,20 @@ struct Remembered {
     client: Client,
 }
 
-impl Origin {
+impl OtherEnd {
     /// A connection from an address, on which nobody has called yet.
-    pub fn new(address: IpAddr) -> Self {
-        Self { address, last: Mutex::new(None) }
+    pub fn new(peer: IpAddr) -> Self {
+        Self { peer, last: Mutex::new(None) }
     }
 
-    /// The last caller, if these headers named them.
-    fn remembered(&self, authorization: Option<&HeaderValue>, user_agent: Option<&HeaderValue>) -> Option<Client> {
+    /// The last caller, if these headers named them and it called from this address.
+    fn remembered(&self, address: IpAddr, headers: &HeaderMap) -> Option<Client> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let same =
-            |last: &&Remembered| Some(&last.authorization) == authorization && last.user_agent.as_ref() == user_agent;
+        let same = |last: &&Remembered| {
+            headers.get(AUTHORIZATION) == Some(&last.authorization)
+                && headers.get(USER_AGENT) == last.user_agent.as_ref()
+                && last.client.peer.address == address
+        };
         last.as_ref().filter(same).map(|last| last.client.clone())
     }
 }
@@ -64,9 +69,10 @@ pub fn routes(app: Arc<App>) -> Router {
     let admin = delete(rest::deactivate).patch(rest::update).fallback(|| wrong_method("PATCH, DELETE"));
     let user = get(rest::get).patch(rest::update_me).delete(rest::deactivate_me);
     Router::new()
-        .route("/rpc", get(upgrade::upgrade).post(rpc_route).fallback(|| wrong_method("GET, POST")))
+        .route("/rpc", get(upgrade::upgrade).fallback(|| wrong_method("GET, POST")))
         .route("/healthz", get(health::live).fallback(|| wrong_method("GET")))
         .route("/readyz", get(health::ready).fallback(|| wrong_method("GET")))
+        .route("/.well-known/jwks.json", get(jwks::jwks).fallback(|| wrong_method("GET")))
         .route("/auth/register", post(rest::register).fallback(|| wrong_method("POST")))
         .route("/auth/login", post(rest::login).fallback(|| wrong_method("POST")))
         .route("/users", get(rest::list).fallback(|| wrong_method("GET")))
@@ -76,19 +82,10 @@ pub fn routes(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// `POST /rpc` as a route. The accept loop calls [`rpc`] itself: the router costs as much as a call.
-async fn rpc_route(State(app): State<Arc<App>>, request: Request<Body>) -> HttpResponse {
-    rpc(&app, request).await
-}
-
-/// Answers `POST /rpc`.
-pub async fn rpc<B>(app: &App, request: Request<B>) -> HttpResponse
-where
-    B: hyper::body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
+/// Answers `POST /rpc`. The accept loop calls it: the router costs as much as a call.
+pub async fn rpc(app: &App, request: Request<Incoming>) -> HttpResponse {
     let declared = is_json(request.headers());
-    let (client, body) = match receive(app, request).await {
+    let Received { client, body, came } = match receive(app, request).await {
         Ok(received) => received,
         Err(error) => return rpc_error(status_of(error.code()), error),
     };
@@ -99,76 +96,90 @@ where
     let Ok(text) = std::str::from_utf8(&body) else {
         return rpc_error(StatusCode::BAD_REQUEST, RpcError::Parse("The message is not UTF-8."));
     };
-    let reply = match app.rpc.dispatch(&client, text) {
+    let reply = match app.rpc.dispatch(&client, text, Some(came)) {
         Answer::Now(reply) => reply,
         Answer::Later(reply) => reply.await,
     };
-    match reply.text {
+    let status = if reply.refused.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    match reply.into_text() {
         None => respond(StatusCode::NO_CONTENT, None, Body::empty()),
-        Some(text) => {
-            let status = if reply.refused.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-            respond(status, Some("application/json"), Body::from(text))
-        }
+        Some(text) => respond(status, Some("application/json"), Body::from(text)),
     }
 }
 
-/// The caller of a request, by its bearer token, and its body up to the limit and in time.
-pub async fn receive<B>(app: &App, request: Request<B>) -> Result<(Client, Bytes), RpcError>
+/// A request that has come whole.
+pub struct Received {
+    /// Its caller, by the bearer token.
+    pub client: Client,
+    /// Its body.
+    pub body: Bytes,
+    /// When its last byte came.
+    pub came: Instant,
+}
+
+/// A request with its body up to the limit and in time. Who calls is found out within the call's deadline.
+pub async fn receive<B>(app: &App, request: Request<B>) -> Result<Received, RpcError>
 where
     B: hyper::body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
     let (head, body) = request.into_parts();
-    let limits = &app.rpc.context.config.limits;
+    let config = &app.rpc.context.config;
+    let max = config.limits.message_bytes;
+    let bytes = body.size_hint().upper().map_or(max, |bytes| usize::try_from(bytes).unwrap_or(max).min(max));
+    let patience = config.timeouts.body + Duration::from_secs(1) * u32::try_from(bytes >> 16).unwrap_or(u32::MAX);
     // Read before anything is judged: a body left unread ends the connection under the answer.
-    let body = Limited::new(body, limits.message_bytes).collect();
-    let body = match tokio::time::timeout(app.rpc.context.config.timeouts.body, body).await {
+    let body = match tokio::time::timeout(patience, Limited::new(body, max).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(RpcError::RequestTooLarge),
         Ok(Err(_)) => return Err(RpcError::InvalidRequest("The body could not be read.")),
         Err(_) => return Err(RpcError::InvalidRequest("The body did not come in time.")),
     };
-    Ok((client(app, &head).await?, body))
+    let came = Instant::now();
+    let client = tokio::time::timeout_at(came + config.call_timeout, client(app, &head)).await;
+    Ok(Received { client: client.map_err(|_| RpcError::StoreTimeout)??, body, came })
 }
 
 /// Who makes a request: remembered from the connection's last one where the token is the same and still good.
 async fn client(app: &App, head: &Parts) -> Result<Client, RpcError> {
-    let (origin, headers) = (origin(&head.extensions), &head.headers);
+    let (other_end, headers) = (other_end(&head.extensions), &head.headers);
     let context = &app.rpc.context;
+    let address = client_address(app, &head.extensions, headers);
     let calls = context.config.limits.calls_in_flight;
     let Some(token) = bearer(headers)? else {
-        return Ok(Client::new(Arc::new(Peer::new(0, origin.address, user_agent(headers), None)), calls));
+        let peer = Peer::new(0, address, user_agent(headers), None);
+        return Ok(Client::new(Arc::new(peer), &context.feed, calls));
     };
-    let (authorization, agent) = (headers.get(AUTHORIZATION), headers.get(USER_AGENT));
-    if let Some(client) = origin.remembered(authorization, agent)
+    if let Some(client) = other_end.remembered(address, headers)
         && let Some(identity) = client.peer.identity()
         && let Some(account) = context.directory.account(&identity.account.user().username).await?
         // Another account of the same user would mean that this one is no longer kept current.
         && Arc::ptr_eq(&account, &identity.account)
         && context.is_good(&identity)
     {
+        context.logins.seen(&identity.session, || client.peer.origin());
         return Ok(client);
     }
-    let identity = context.identity_of(token).await?;
-    let peer = Peer::new(0, origin.address, user_agent(headers), None);
+    let peer = Peer::new(0, address, user_agent(headers), None);
+    let identity = context.identity_of(token, || peer.origin()).await?;
     peer.identify(identity);
-    let client = Client::new(Arc::new(peer), calls);
-    if let Some(authorization) = authorization {
-        let (authorization, user_agent) = (authorization.clone(), agent.cloned());
-        let remembered = Remembered { authorization, user_agent, client: client.clone() };
-        *origin.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(remembered);
+    let client = Client::new(Arc::new(peer), &context.feed, calls);
+    if let Some(authorization) = headers.get(AUTHORIZATION).cloned() {
+        let remembered =
+            Remembered { authorization, user_agent: headers.get(USER_AGENT).cloned(), client: client.clone() };
+        *other_end.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(remembered);
     }
     Ok(client)
 }
 
 /// What the accept loop put beside the request.
-fn origin(extensions: &Extensions) -> Arc<Origin> {
-    extensions.get::<Arc<Origin>>().expect("the accept loop adds it to every request").clone()
+fn other_end(extensions: &Extensions) -> Arc<OtherEnd> {
+    extensions.get::<Arc<OtherEnd>>().expect("the accept loop adds it to every request").clone()
 }
 
 /// The address that a request comes from.
-pub fn client_address<B>(request: &Request<B>) -> IpAddr {
-    origin(request.extensions()).address
+pub fn client_address(app: &App, extensions: &Extensions, headers: &HeaderMap) -> IpAddr {
+    app.rpc.context.config.trusted_proxies.client_address(other_end(extensions).peer, headers)
 }
 
 /// The `User-Agent`, cut to 256 bytes of visible ASCII.

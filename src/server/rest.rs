@@ -13,11 +13,11 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::App;
-use super::http::{HttpResponse, is_json, receive, respond, retry_after, status_of, wrong_method};
+use super::http::{HttpResponse, Received, is_json, receive, respond, retry_after, status_of, wrong_method};
 use crate::permission::Method;
+use crate::rpc::Answer;
 use crate::rpc::error::RpcError;
 use crate::rpc::params::StrictJson;
-use crate::rpc::{Answer, Client};
 use crate::users::user::Refusal;
 
 type AppState = State<Arc<App>>;
@@ -150,7 +150,7 @@ async fn with_body(
     call: impl FnOnce(Map<String, Value>) -> Result<(Method, Map<String, Value>), RpcError>,
 ) -> HttpResponse {
     let declared = is_json(request.headers());
-    let (client, body) = match receive(app, request).await {
+    let received = match receive(app, request).await {
         Ok(received) => received,
         Err(error) => return problem(&ErrorObjectOwned::from(error)),
     };
@@ -158,7 +158,7 @@ async fn with_body(
         let error = RpcError::InvalidRequest("The Content-Type must be application/json.");
         return problem_with(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error.into());
     }
-    let body = match serde_json::from_slice::<StrictJson>(&body) {
+    let body = match serde_json::from_slice::<StrictJson>(&received.body) {
         Ok(StrictJson(Value::Object(body))) => body,
         Ok(_) => return problem(&RpcError::InvalidRequest("The body must be a JSON object.").into()),
         Err(error) if error.is_data() => {
@@ -168,7 +168,7 @@ async fn with_body(
         Err(_) => return problem(&RpcError::Parse("The body is not JSON.").into()),
     };
     match call(body) {
-        Ok((method, params)) => answer(app, &client, method, params, success).await,
+        Ok((method, params)) => answer(app, &received, method, params, success).await,
         Err(error) => problem(&error.into()),
     }
 }
@@ -182,12 +182,12 @@ async fn without_body(
 ) -> HttpResponse {
     let received = receive(app, request).await;
     // All of these need a signed-in caller, who is judged before the parameters, as everywhere.
-    let signed_in = |(client, body): (Client, _)| match client.peer.caller().user {
-        Some(_) => Ok((client, body)),
+    let signed_in = |received: Received| match received.client.peer.caller().user {
+        Some(_) => Ok(received),
         None => Err(RpcError::Unauthenticated),
     };
-    match received.and_then(signed_in).and_then(|(client, _)| Ok((client, call?))) {
-        Ok((client, (method, params))) => answer(app, &client, method, params, success).await,
+    match received.and_then(signed_in).and_then(|received| Ok((received, call?))) {
+        Ok((received, (method, params))) => answer(app, &received, method, params, success).await,
         Err(error) => problem(&error.into()),
     }
 }
@@ -195,7 +195,7 @@ async fn without_body(
 /// Makes the call through the dispatcher, like any other.
 async fn answer(
     app: &App,
-    client: &Client,
+    received: &Received,
     method: Method,
     params: Map<String, Value>,
     success: StatusCode,
@@ -210,11 +210,11 @@ async fn answer(
     }
 
     let call = json!({"jsonrpc": "2.0", "id": 0, "method": method.name(), "params": params}).to_string();
-    let reply = match app.rpc.dispatch(client, &call) {
+    let reply = match app.rpc.dispatch(&received.client, &call, Some(received.came)) {
         Answer::Now(reply) => reply,
         Answer::Later(reply) => reply.await,
     };
-    let text = reply.text.unwrap_or_default();
+    let text = reply.into_text().unwrap_or_default();
     match serde_json::from_str::<Reply<'_>>(&text) {
         Ok(Reply { error: Some(error), .. }) => problem(&error),
         Ok(Reply { result: Some(_), .. }) if success == StatusCode::NO_CONTENT => respond(success, None, Body::empty()),

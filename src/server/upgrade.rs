@@ -1,6 +1,8 @@
 //! `GET /rpc`: from a request to a socket.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -12,14 +14,19 @@ use axum::http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::App;
 use super::http::{HttpResponse, bearer, client_address, rpc_error, status_of, user_agent};
+use super::stream::Stream;
+use crate::auth::throttle::network;
 use crate::connection::{Connection, Service};
 use crate::rpc::error::RpcError;
 use crate::rpc::{Answer, Client, Rpc};
 use crate::sessions::{Admission, Anonymous, Full, Identity, Peer};
+use crate::users::session::Origin;
 
 /// The subprotocol of this version.
 const PROTOCOL: &str = "doorward.v1";
@@ -34,11 +41,25 @@ struct Calls {
 
 impl Service for Calls {
     fn text(&mut self, text: &str) -> Answer {
-        self.rpc.dispatch(&self.client, text)
+        self.rpc.dispatch(&self.client, text, None)
     }
 
     fn is_full(&self) -> bool {
         self.client.is_full()
+    }
+
+    fn alive(&self) {
+        let peer = &self.client.peer;
+        if let Some(identity) = peer.identity() {
+            self.rpc.context.logins.seen(&identity.session, || peer.origin());
+        }
+    }
+
+    fn poll_notification(&mut self, cx: &mut Context<'_>) -> Poll<Utf8Bytes> {
+        match &self.client.subscriptions {
+            Some(subscriptions) => subscriptions.poll_next(cx),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -71,9 +92,9 @@ async fn accept(app: &Arc<App>, request: &mut Request<Body>) -> Result<HttpRespo
     }
     let offered = offered_protocols(headers);
     let speaks_ours = offered.contains(&PROTOCOL);
-    let identity = identify(app, headers, &offered).await?;
+    let address = client_address(app, request.extensions(), headers);
+    let identity = identify(app, address, headers, &offered).await?;
     let limits = &app.rpc.context.config.limits;
-    let address = client_address(request);
     let anonymous = match &identity {
         Some(identity) => {
             let username = &identity.account.user().username;
@@ -82,7 +103,10 @@ async fn accept(app: &Arc<App>, request: &mut Request<Body>) -> Result<HttpRespo
             }
             None
         }
-        None => Some(app.sockets.admit_anonymous(address, limits.unauthenticated_per_address).map_err(full)?),
+        None => {
+            let max = limits.unauthenticated_per_address;
+            Some(app.sockets.admit_anonymous(network(address), max).map_err(full)?)
+        }
     };
     let admission = app.sockets.admit(limits.sockets).map_err(full)?;
     if app.stopping.is_cancelled() {
@@ -112,7 +136,8 @@ async fn serve(
         // A refusal has posted the close that the socket then sends.
         let _ = context.bind(&peer, identity);
     }
-    let service = Calls { rpc: app.rpc.clone(), client: Client::new(peer.clone(), app.connection.calls_in_flight) };
+    let client = Client::new(peer.clone(), &context.feed, app.connection.calls_in_flight);
+    let service = Calls { rpc: app.rpc.clone(), client };
     let clock = context.clock.clone();
     let mut connection = Connection::new(io, leftover, peer.clone(), service, app.connection.clone(), clock).await;
     if let Some(anonymous) = anonymous {
@@ -125,8 +150,8 @@ async fn serve(
 
 /// The socket itself, and what was read behind the head. hyper's buffer of 8 KiB is given back.
 fn into_stream(upgraded: Upgraded) -> Option<(TcpStream, Vec<u8>)> {
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf.to_vec()))
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
+    Some((parts.io.into_inner().into_inner(), parts.read_buf.to_vec()))
 }
 
 /// The key of a WebSocket handshake (RFC 6455 §4.2.1).
@@ -155,13 +180,24 @@ fn offered_protocols(headers: &HeaderMap) -> Vec<&str> {
 }
 
 /// Who opens the socket: by header or subprotocol, or nobody yet.
-async fn identify(app: &App, headers: &HeaderMap, offered: &[&str]) -> Result<Option<Identity>, Refusal> {
+async fn identify(
+    app: &App,
+    address: IpAddr,
+    headers: &HeaderMap,
+    offered: &[&str],
+) -> Result<Option<Identity>, Refusal> {
     let refused = |error: RpcError| (status_of(error.code()), error);
     let by_header = bearer(headers).map_err(refused)?;
     let by_protocol = offered.iter().find_map(|protocol| protocol.strip_prefix(TOKEN_PROTOCOL));
+    let origin = || Origin { address, user_agent: user_agent(headers).map(String::from) };
     match by_header.or(by_protocol) {
         None => Ok(None),
-        Some(token) => app.rpc.context.identity_of(token).await.map(Some).map_err(refused),
+        Some(token) => {
+            match timeout(app.rpc.context.config.call_timeout, app.rpc.context.identity_of(token, origin)).await {
+                Ok(identity) => identity.map(Some).map_err(refused),
+                Err(_) => Err(refused(RpcError::StoreTimeout)),
+            }
+        }
     }
 }
 
