@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 import steps
 from rpc import PostClient, SocketClient, refused
-from steps import equal, holds, members
+from steps import equal, members
 
 PUBLIC = "username display_name bio avatar_url attributes status role created_at updated_at rev".split()
 FULL = [*PUBLIC, "email", "last_change"]
-SESSION = "id device address user_agent created_at current".split()
-TOKENS = "access_token token_type expires_in".split()
+SESSION = "id device address user_agent created_at last_seen_at current sockets".split()
+TOKENS = "access_token token_type expires_in refresh_token refresh_expires_in".split()
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 ALICE = "plenty of tea at four"
@@ -55,8 +55,8 @@ class AccountLife:
         )
         members(answer, "user", "session", "tokens")
         members(answer["user"], *FULL)
-        holds(answer["session"], *SESSION)
-        holds(answer["tokens"], *TOKENS)
+        members(answer["session"], *SESSION)
+        members(answer["tokens"], *TOKENS)
         user, session, tokens = answer["user"], answer["session"], answer["tokens"]
         equal((user["username"], user["display_name"], user["email"]), ("alice", "alice", "Alice@Example.org"))
         equal((user["status"], user["role"], user["rev"]), ("active", "user", 1))
@@ -238,6 +238,43 @@ class AccountLife:
         (user,) = self._carol.call("users.list", filter={"email": {"eq": "bob@example.org"}})["users"]
         members(user, *FULL)
 
+    def a_session_goes_on_by_its_refresh_token_until_one_is_used_again(self):
+        first = self._anyone("auth.login", login="list.1", password=OTHER)["tokens"]
+        second = self._refresh(first)
+        equal(self._refresh(first)["refresh_token"], second["refresh_token"])  # the answer may have been lost
+        third = self._refresh(second)
+        refused(1004, lambda: self._refresh(first))
+        refused(1004, lambda: self._refresh(third))
+        refused(1003, lambda: self._anyone("auth.refresh", refresh_token="x"))
+
+    def a_session_is_seen_and_ended(self):
+        listed = self._connect()
+        answer = listed.call("auth.login", login="list.2", password=OTHER, device="a tablet")
+        listed.sign_in(answer)
+        sessions = listed.call("auth.sessions")["sessions"]
+        (own,) = [session for session in sessions if session["current"]]
+        equal((own["id"], own["device"]), (answer["session"]["id"], "a tablet"))
+        equal(own["sockets"], self._sockets(1))
+        equal([s["id"] for s in self._carol.call("auth.sessions", username="list.2")["sessions"]][-1], own["id"])
+        refused(1101, lambda: listed.call("auth.sessions", username="carol"))
+        ended = self._carol.call("auth.end_session", session=own["id"])
+        equal(ended, {"sessions_ended": 1, "sockets_closed": self._sockets(1)})
+        listed.signed_out(4503)
+
+    def a_user_changes_their_own_password(self):
+        listed, other = self._connect(), self._connect()
+        for client in (listed, other):
+            client.sign_in(client.call("auth.login", login="list.3", password=OTHER))
+        wrong = {"current_password": "not the password", "new_password": BOB_LATER}
+        refused(1005, lambda: listed.call("auth.change_password", **wrong))
+        changed = listed.call("auth.change_password", current_password=OTHER, new_password=BOB_LATER)
+        assert changed["sessions_ended"] >= 1, changed
+        members(changed["tokens"], *TOKENS)
+        other.signed_out(4503)
+        listed.sign_in(changed)
+        equal(listed.call("auth.logout"), {"sessions_ended": 1, "sockets_closed": self._sockets(1)})
+        listed.signed_out(4503)
+
     def a_new_role_ends_the_sessions_of_the_old_one(self):
         listed = self._connect()
         listed.sign_in(listed.call("auth.login", login="list.0", password=OTHER))
@@ -259,10 +296,11 @@ class AccountLife:
             equal(error.data["kind"], "last_admin")
 
     def a_deactivated_user_is_out_at_once(self):
+        sessions = len(self._carol.call("auth.sessions", username="bob")["sessions"])
         answer = self._carol.call("users.deactivate", username="bob", reason="spam")
         members(answer, "user", "sessions_ended", "sockets_closed")
         equal((answer["user"]["status"], answer["user"]["last_change"]["reason"]), ("deactivated", "spam"))
-        equal((answer["sessions_ended"], answer["sockets_closed"]), (self._sockets(1), self._sockets(1)))
+        equal((answer["sessions_ended"], answer["sockets_closed"]), (sessions, self._sockets(1)))
         self._bob.signed_out(4504)
         refused(1005, lambda: self._anyone("auth.login", login="bob", password=BOB))
         equal(self._alice.call("users.get", username="bob")["user"]["status"], "deactivated")
@@ -274,7 +312,7 @@ class AccountLife:
 
     def an_admin_sets_a_password(self):
         answer = self._carol.call("users.set_password", username="bob", new_password=BOB_LATER)
-        equal(answer, {"sessions_ended": self._sockets(1)})
+        equal(answer, {"sessions_ended": 1})
         self._bob.signed_out(4503)
         refused(1005, lambda: self._anyone("auth.login", login="bob", password=BOB))
         self._bob = self._connect()
@@ -312,6 +350,9 @@ class AccountLife:
 
     def _update(self, patch: dict, **beside: str) -> dict:
         return self._alice.call("users.update", username="me", patch=patch, **beside)
+
+    def _refresh(self, tokens: dict) -> dict:
+        return self._anyone("auth.refresh", refresh_token=tokens["refresh_token"])["tokens"]
 
     def _sockets(self, count: int) -> int:
         """How many sockets `count` clients of this carrier hold."""

@@ -33,8 +33,3 @@ def members(found: dict, *wanted: str) -> None:
     """The object has exactly these members."""
     assert isinstance(found, dict), f"{found!r} is no object"
     equal(sorted(found), sorted(wanted))
-
-
-def holds(found: dict, *wanted: str) -> None:
-    """The object has at least these members."""
-    assert isinstance(found, dict) and set(wanted) <= set(found), f"{found!r} lacks some of {wanted}"
