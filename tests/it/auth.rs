@@ -1,9 +1,16 @@
 //! `auth.*`: accounts, logins, and whose socket it is.
 
+use std::sync::Arc;
+
+use doorward::auth::password::Password;
 use doorward::permission::Method;
+use doorward::sessions::Peer;
+use doorward::store::{PasswordChange, StoreError};
+use doorward::users::rules::{self, Act};
+use doorward::users::{User, Username};
 use serde_json::{Value, json};
 
-use crate::support::{PASSWORD, TestGateway};
+use crate::support::{Failure, PASSWORD, TestClient, TestGateway};
 
 #[tokio::test]
 async fn a_registered_user_is_signed_in_and_sees_all_of_themself() {
@@ -191,7 +198,8 @@ async fn s18_before_sign_in_only_these_methods_can_be_called() {
     let gateway = TestGateway::start().await;
     let mut client = gateway.socket().await;
     for method in Method::ALL {
-        let open = method.name().starts_with("auth.") || method.name().starts_with("system.");
+        let open = ["auth.register", "auth.login", "auth.authenticate", "auth.refresh"].contains(&method.name())
+            || method.name().starts_with("system.");
         let outcome = client.call(method.name(), json!({})).await;
         let refused = outcome.is_err_and(|failure| failure.code == 1001);
         assert_eq!(refused, !open, "{}", method.name());
@@ -225,4 +233,72 @@ async fn s24_every_error_says_its_kind_whether_to_retry_and_its_request() {
     requests.sort();
     requests.dedup();
     assert_eq!(requests.len(), all, "each call has a request id of its own");
+}
+
+/// A gateway whose one hashing thread takes its time, with a signed-in admin, and an account "alice".
+async fn slow_to_hash() -> (TestGateway, TestClient) {
+    let gateway = TestGateway::with(|config| (config.bcrypt_cost, config.hash_threads) = (11, 1)).await;
+    let keeper = gateway.admin("keeper").await;
+    gateway.logged_in("alice").await;
+    (gateway, keeper)
+}
+
+/// Has alice log in twice, and something done while one password is hashed and the other waits.
+async fn logging_in_meanwhile(gateway: &TestGateway, done: impl Future<Output = ()>) -> [Result<Value, Failure>; 2] {
+    let login = || gateway.call(None, "auth.login", json!({"login": "alice", "password": PASSWORD}));
+    let meanwhile = async {
+        while gateway.server().app().rpc.context.hasher.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        done.await;
+    };
+    let (first, second, ()) = tokio::join!(login(), login(), meanwhile);
+    [first, second]
+}
+
+#[tokio::test]
+async fn a_login_goes_on_with_the_role_that_its_user_has_got_meanwhile() {
+    let (gateway, mut keeper) = slow_to_hash().await;
+    let promote = async {
+        keeper.call("users.set_role", json!({"username": "alice", "role": "admin"})).await.unwrap();
+    };
+    for login in logging_in_meanwhile(&gateway, promote).await {
+        let signed_in = login.unwrap();
+        assert_eq!(signed_in["user"]["role"], "admin");
+        let token = signed_in["tokens"]["access_token"].as_str().unwrap();
+        gateway.call(Some(token), "auth.sessions", json!({"username": "keeper"})).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn s14_a_login_with_what_was_the_password_when_it_began_is_refused() {
+    let (gateway, _keeper) = slow_to_hash().await;
+    let context = &gateway.server().app().rpc.context;
+    let hash = context.hasher.hash(Password::parse("another horse 8 battery").unwrap()).await.unwrap();
+    let replace = async {
+        let act = Act { actor: None, at: gateway.clock.now(), reason: None };
+        let next = |user: &User| Ok::<_, StoreError>(Some(rules::set_password(user, act.clone())));
+        let nobody = Arc::new(Peer::new(0, gateway.address.ip(), None, None));
+        let alice = Username::parse("alice").unwrap();
+        context.directory.change(&alice, None, PasswordChange::Set(hash), &nobody, next).await.unwrap();
+    };
+    for login in logging_in_meanwhile(&gateway, replace).await {
+        assert_eq!(login.unwrap_err().code, 1005);
+    }
+}
+
+#[tokio::test]
+async fn s18_an_account_that_was_made_on_a_socket_which_another_user_took_meanwhile_is_not_told_as_refused() {
+    let gateway = TestGateway::with(|config| (config.bcrypt_cost, config.hash_threads) = (12, 1)).await;
+    let bob = gateway.logged_in("bob").await;
+    let mut socket = gateway.socket().await;
+    let alice = json!({"username": "alice", "email": "alice@example.com", "password": PASSWORD});
+    socket.send(json!({"jsonrpc": "2.0", "id": "slow", "method": "auth.register", "params": alice}).to_string()).await;
+    let authenticate = json!({"jsonrpc": "2.0", "id": 1, "method": "auth.authenticate", "params":
+        {"access_token": bob.token}});
+    let reply: Value = serde_json::from_str(&socket.exchange(authenticate.to_string()).await).unwrap();
+    assert_eq!((&reply["id"], &reply["result"]["user"]["username"]), (&json!(1), &json!("bob")), "{reply}");
+    let reply: Value = serde_json::from_str(&socket.text().await).unwrap();
+    assert_eq!((&reply["id"], &reply["error"]["code"]), (&json!("slow"), &json!(1503)), "{reply}");
+    gateway.call(None, "auth.login", json!({"login": "alice", "password": PASSWORD})).await.unwrap();
 }

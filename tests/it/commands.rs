@@ -1,24 +1,24 @@
 //! The admin commands, beside a running gateway and without one.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Ended, PASSWORD, Process, TestClient};
+use crate::support::{Ended, Home, PASSWORD, Process, TestClient};
 
 /// How soon a running gateway must have noticed.
 const NOTICED: Duration = Duration::from_secs(1);
 
-async fn admin(data: &Path, args: &[&str], input: &str) -> Ended {
-    let mut command = Process::command(data, &[]);
+async fn admin(home: &Home, args: &[&str], input: &str) -> Ended {
+    let mut command = home.command(&[]);
     command.arg("admin").args(args);
     Process::run(command, input).await
 }
 
 fn assert_done(ended: &Ended, line: &str) {
     // Said when the folder is new: it may be the wrong one.
-    let said = ended.stderr.lines().find(|line| !line.starts_with("doorward: these are the first users in "));
+    let said = ended.said();
+    let said = said.lines().find(|line| !line.starts_with("doorward: these are the first users in "));
     assert_eq!((ended.code, ended.stdout.trim_end(), said), (Some(0), line, None));
 }
 
@@ -30,9 +30,8 @@ fn assert_refused(ended: &Ended, part: &str) {
 
 #[tokio::test]
 async fn a_promoted_users_socket_is_told_and_closed_within_a_second_and_they_come_back_as_admin() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let gateway = Process::start(&data, &[]).await;
+    let home = Home::of_this_run();
+    let gateway = home.start(&[]).await;
     let mut alice = TestClient::connect(gateway.address, &[]).await;
     alice.register("alice").await;
     let mut bob = TestClient::connect(gateway.address, &[]).await;
@@ -40,7 +39,7 @@ async fn a_promoted_users_socket_is_told_and_closed_within_a_second_and_they_com
     let refused = alice.call("users.deactivate", json!({"username": "bob"})).await.unwrap_err();
     assert_eq!(refused.code, 1101);
 
-    assert_done(&admin(&data, &["promote", "Alice"], "").await, "alice is an admin now.");
+    assert_done(&admin(&home, &["promote", "Alice"], "").await, "alice is an admin now.");
     let promoted = Instant::now();
     assert_eq!(alice.notification("auth.revoked").await, json!({"reason": "role_changed"}));
     assert!(promoted.elapsed() < NOTICED, "{:?}", promoted.elapsed());
@@ -57,26 +56,25 @@ async fn a_promoted_users_socket_is_told_and_closed_within_a_second_and_they_com
     alice.call("users.deactivate", json!({"username": "bob"})).await.unwrap();
     assert_eq!(bob.closed().await.0, 4504);
 
-    assert_done(&admin(&data, &["promote", "alice"], "").await, "alice is an admin now.");
+    assert_done(&admin(&home, &["promote", "alice"], "").await, "alice is an admin now.");
     assert_eq!(alice.call("users.get", json!({"username": "me"})).await.unwrap()["user"]["rev"], 2);
 }
 
 #[tokio::test]
 async fn a_new_admin_can_log_in_at_once_whether_the_gateway_runs_or_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let create = |name: &'static str, input: String| {
-        let data = data.clone();
-        async move {
-            let email = format!("{name}@example.com");
-            admin(&data, &["create", name, "--email", &email, "--password-stdin"], &input).await
-        }
+    let home = Home::of_this_run();
+    let create = async |name: &'static str, input: String| {
+        let email = format!("{name}@example.com");
+        admin(&home, &["create", name, "--email", &email, "--password-stdin"], &input).await
     };
     let first = create("first", format!("{PASSWORD}\n")).await;
     assert_eq!((first.code, first.stdout.as_str()), (Some(0), "first is an admin now.\n"));
-    let told = format!("doorward: these are the first users in {}\n", data.display());
-    assert_eq!(first.stderr, told, "a folder that was not meant is noticed");
-    let gateway = Process::start(&data, &[]).await;
+    let told = match home.is_elastic() {
+        true => String::new(),
+        false => format!("doorward: these are the first users in {}\n", home.data().display()),
+    };
+    assert_eq!(first.said(), told, "a folder that was not meant is noticed");
+    let gateway = home.start(&[]).await;
     // Only the first line is the password, whatever ends it.
     for (name, input) in [("second", format!("{PASSWORD}\r\nnot this\n")), ("third", PASSWORD.to_owned())] {
         let mut early = TestClient::connect(gateway.address, &[]).await;
@@ -94,9 +92,8 @@ async fn a_new_admin_can_log_in_at_once_whether_the_gateway_runs_or_not() {
 
 #[tokio::test]
 async fn what_an_admin_command_refuses_is_told_in_one_line() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let gateway = Process::start(&data, &[]).await;
+    let home = Home::of_this_run();
+    let gateway = home.start(&[]).await;
     let mut alice = TestClient::connect(gateway.address, &[]).await;
     alice.register("alice").await;
     let cases: [(&[&str], &str, &str); 12] = [
@@ -118,12 +115,12 @@ async fn what_an_admin_command_refuses_is_told_in_one_line() {
         if args[0] == "create" {
             args.push("--password-stdin");
         }
-        let ended = admin(&data, &args, input).await;
+        let ended = admin(&home, &args, input).await;
         assert_refused(&ended, part);
         assert!(input.len() < 5 || !ended.stderr.contains(input), "{}", ended.stderr);
     }
     // Without a terminal nobody can be asked.
-    let ended = admin(&data, &["create", "other", "--email", "other@example.com"], PASSWORD).await;
+    let ended = admin(&home, &["create", "other", "--email", "other@example.com"], PASSWORD).await;
     assert_refused(&ended, "--password-stdin");
 
     let list = alice.call("users.list", json!({"count": "exact"})).await.unwrap();
@@ -132,16 +129,15 @@ async fn what_an_admin_command_refuses_is_told_in_one_line() {
 
 #[tokio::test]
 async fn a_user_who_cannot_log_in_is_not_promoted() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let gateway = Process::start(&data, &[]).await;
+    let home = Home::of_this_run();
+    let gateway = home.start(&[]).await;
     TestClient::connect(gateway.address, &[]).await.register("alice").await;
     let create = ["create", "keeper", "--email", "keeper@example.com", "--password-stdin"];
-    assert_done(&admin(&data, &create, PASSWORD).await, "keeper is an admin now.");
+    assert_done(&admin(&home, &create, PASSWORD).await, "keeper is an admin now.");
     let mut keeper = TestClient::connect(gateway.address, &[]).await;
     keeper.login("keeper").await;
     keeper.call("users.deactivate", json!({"username": "alice"})).await.unwrap();
-    assert_refused(&admin(&data, &["promote", "alice"], "").await, "alice is deactivated");
+    assert_refused(&admin(&home, &["promote", "alice"], "").await, "alice is deactivated");
     keeper.call("users.erase", json!({"username": "alice"})).await.unwrap();
-    assert_refused(&admin(&data, &["promote", "alice"], "").await, "alice is erased");
+    assert_refused(&admin(&home, &["promote", "alice"], "").await, "alice is erased");
 }

@@ -1,31 +1,24 @@
-//! What the embedded store promises: an acknowledged change stays, whatever ends the process.
+//! What every home of the users promises: an acknowledged change stays, whatever ends the process.
 
+pub mod consumer;
 mod disk;
-mod history;
-mod load;
+pub mod history;
+pub mod load;
+pub mod people;
 mod stop;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use doorward::clock::Clock;
-use doorward::data_dir::DataDir;
-use doorward::store::sqlite::SqliteStore;
-use doorward::store::{PasswordHash, Record, Store};
-use doorward::users::rules::{self, Act};
-use doorward::users::{Email, Role, Username};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rusqlite::{Connection, OpenFlags};
-use serde_json::json;
 
-use self::history::{Consumer, History, State};
+use self::consumer::Numbers;
+use self::history::History;
 use self::load::{Load, Plan};
-use crate::support::{PASSWORD, Process, TestClient, count};
+use crate::support::{Home, Indices, count};
 
-/// Users that the load changes.
-const USERS: usize = 300;
 /// The most acknowledged changes before a kill.
 const ACKNOWLEDGED_MAX: usize = 600;
 /// What the kill finds under way, in nine rounds of ten at least.
@@ -35,25 +28,30 @@ const SEED: u64 = 0x00D0_0D5E;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r01_r02_no_acknowledged_change_is_lost_and_none_is_half_applied_by_kill_9() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let names = seed(&data).await;
-    make_admin(&data).await;
-    let settings = [("DOORWARD_LOG", "warn"), ("DOORWARD_TOKEN_SECONDS", "86400")];
-    let mut gateway = Process::start(&data, &settings).await;
-    let mut keeper = TestClient::connect(gateway.address, &[]).await;
-    keeper.login("keeper").await;
-    let token = keeper.token;
-    let (mut consumer, mut users) = (Consumer::default(), users_now(&gateway, &token).await);
-    assert_eq!(feed(&data, &mut consumer, &users).await, Vec::<String>::new());
+    kill_gateways(&Home::embedded(), Numbers::OnePerRevision, count(12, 200)).await;
+}
 
-    let rounds = count(12, 200);
+#[tokio::test(flavor = "multi_thread")]
+async fn r01_on_elasticsearch_no_acknowledged_change_is_lost_and_none_is_half_applied_by_kill_9() {
+    let home = Home::elastic(Indices::new());
+    kill_gateways(&home, Numbers::AtLeastOnePerRevision, count(6, 200)).await;
+}
+
+async fn kill_gateways(home: &Home, numbers: Numbers, rounds: usize) {
+    let names = people::seed(home).await;
+    let settings = [("DOORWARD_LOG", "warn"), ("DOORWARD_TOKEN_SECONDS", "86400")];
+    let mut gateway = home.start(&settings).await;
+    let token = people::keeper(gateway.address).await;
+    let mut consumer = people::consumer(home, numbers).await;
+    let (mut users, wrong) = people::catch_up(&mut consumer, home, gateway.address, &token).await;
+    assert_eq!(wrong, Vec::<String>::new());
+
     let mut totals = Totals::default();
     for round in 0..rounds {
         let seed = SEED + round as u64;
         let mut random = StdRng::seed_from_u64(seed);
-        let (address, admin_token) = (gateway.address, token.clone());
-        let plan = Plan { address, admin_token, round, seed, users: names.clone() };
+        let (gateways, admin_token) = (vec![gateway.address], token.clone());
+        let plan = Plan { gateways, admin_token, round, seed, users: names.clone(), may_fail: home.is_elastic() };
         let load = Load::start(plan, users).await;
         load.acknowledged(random.random_range(1..=ACKNOWLEDGED_MAX)).await;
         // Every second kill comes with an answer, when a store that answers too early would be caught; the others fall
@@ -61,14 +59,18 @@ async fn r01_r02_no_acknowledged_change_is_lost_and_none_is_half_applied_by_kill
         if random.random_bool(0.5) {
             tokio::time::sleep(Duration::from_millis(random.random_range(0..8))).await;
         }
-        let sent = load.stop_sending();
+        load.stop_sending();
+        let sent = load.under_way();
         gateway.kill().await;
         let history = load.end().await;
-        assert_eq!(check_integrity(&data), "ok", "round {round}, seed {seed}");
-        gateway = Process::start(&data, &settings).await;
-        users = users_now(&gateway, &token).await;
+        if !home.is_elastic() {
+            assert_eq!(check_integrity(&home.data()), "ok", "round {round}, seed {seed}");
+        }
+        gateway = home.start(&settings).await;
+        let (now, in_feed) = people::catch_up(&mut consumer, home, gateway.address, &token).await;
+        users = now;
         let mut wrong = history.unexplained(&users);
-        wrong.extend(feed(&data, &mut consumer, &users).await);
+        wrong.extend(in_feed);
         assert!(wrong.is_empty(), "round {round}, seed {seed}:\n{}", wrong.join("\n"));
         totals.add(&history, sent, history.untold(&users));
     }
@@ -119,66 +121,6 @@ impl std::fmt::Display for Totals {
             self.busy
         )
     }
-}
-
-/// Puts users into a new data folder, without the hashes that they would cost.
-async fn seed(data: &Path) -> Vec<String> {
-    let data = DataDir::open(data).unwrap();
-    let store = SqliteStore::open(&data.database()).unwrap();
-    let mut names = Vec::new();
-    for number in 0..USERS {
-        let name = format!("user{number:03}");
-        let email = Email::parse(&format!("{name}@example.com")).unwrap();
-        let act = Act { actor: None, at: Clock::default().now(), reason: None };
-        let user = rules::create(Username::parse(&name).unwrap(), email, None, Role::User, act);
-        store.user_create(user, PasswordHash::new("none".to_owned())).await.unwrap();
-        names.push(name);
-    }
-    store.close().await;
-    names
-}
-
-/// Makes the admin `keeper`, whom no load changes.
-async fn make_admin(data: &Path) {
-    let mut command = Process::command(data, &[]);
-    command.args(["admin", "create", "keeper", "--email", "keeper@example.com", "--password-stdin"]);
-    let ended = Process::run(command, PASSWORD).await;
-    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-}
-
-/// Every user, as the gateway tells an admin.
-async fn users_now(gateway: &Process, token: &str) -> BTreeMap<String, State> {
-    let header = format!("Bearer {token}");
-    let mut admin = TestClient::connect(gateway.address, &[("authorization", &header)]).await;
-    let mut users = BTreeMap::new();
-    let mut params = json!({"limit": 200});
-    loop {
-        let page = admin.call("users.list", params.clone()).await.unwrap();
-        for user in page["users"].as_array().unwrap() {
-            users.insert(user["username"].as_str().unwrap().to_owned(), State::read(user));
-        }
-        if page["next_cursor"].is_null() {
-            return users;
-        }
-        params["cursor"] = page["next_cursor"].clone();
-    }
-}
-
-/// What is wrong with the changes since the consumer last looked, read in small pages beside the running gateway.
-async fn feed(data: &Path, consumer: &mut Consumer, users: &BTreeMap<String, State>) -> Vec<String> {
-    let store = SqliteStore::open(&DataDir::open(data).unwrap().database()).unwrap();
-    let mut records: Vec<Record> = Vec::new();
-    loop {
-        let seq = records.last().map_or(consumer.seq, |record| record.seq);
-        let page = store.changes_after(seq, 50).await.unwrap();
-        if page.is_empty() {
-            break;
-        }
-        records.extend(page);
-    }
-    let last_seq = store.position().await.unwrap().numbers[0];
-    store.close().await;
-    consumer.take(&records, last_seq, users)
 }
 
 /// SQLite's own word on the file as the kill left it.

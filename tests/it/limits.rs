@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{PASSWORD, RawClient, TestClient, TestGateway, opcode};
+use crate::support::{PASSWORD, PATIENCE, RawClient, TestClient, TestGateway, bound, on_elasticsearch, opcode};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"system.ping"}"#;
 
@@ -114,12 +114,19 @@ async fn s20_a_reply_that_would_be_too_large_is_an_error_of_its_call() {
     }
 }
 
+/// Lets logins fail as often as a test likes.
+fn lift_throttles(config: &mut doorward::config::Config) {
+    let throttle = &mut config.throttle;
+    (throttle.failures, throttle.failures_in_a_row, throttle.failures_per_address) = (1_000_000, 1_000_000, 1_000_000);
+}
+
 #[tokio::test]
 async fn s20_at_most_32_calls_of_a_socket_are_under_way_and_all_are_answered() {
     // One thread hashes and 32 may wait: the 34th call at once would be refused as busy.
     let settings = |config: &mut doorward::config::Config| {
         config.hash_threads = 1;
         config.hash_queue = 32;
+        lift_throttles(config);
     };
     let gateway = TestGateway::with(settings).await;
     gateway.logged_in("alice").await;
@@ -152,6 +159,7 @@ async fn s20_members_of_all_batches_on_a_socket_share_its_32_calls() {
     let settings = |config: &mut doorward::config::Config| {
         (config.bcrypt_cost, config.hash_threads, config.hash_queue) = (8, 1, 4);
         config.limits.calls_in_flight = 4;
+        lift_throttles(config);
     };
     let gateway = TestGateway::with(settings).await;
     let mut raw = RawClient::upgraded(gateway.address, None).await;
@@ -171,16 +179,19 @@ async fn s20_members_of_all_batches_on_a_socket_share_its_32_calls() {
 #[tokio::test]
 async fn s20_a_socket_is_not_read_while_its_batches_have_all_calls_under_way() {
     let settings = |config: &mut doorward::config::Config| {
-        (config.bcrypt_cost, config.hash_threads, config.hash_queue) = (8, 1, 8);
+        (config.bcrypt_cost, config.hash_threads, config.hash_queue) = (10, 1, 8);
         config.limits.calls_in_flight = 4;
+        config.call_timeout = PATIENCE;
+        lift_throttles(config);
     };
     let gateway = TestGateway::with(settings).await;
     let mut bob = gateway.socket().await;
     let mut raw = RawClient::upgraded(gateway.address, None).await;
-    // All four calls stay taken until nine of these members have been answered.
-    raw.frame(true, opcode::TEXT, slow_batch(12).as_bytes()).await;
+    // All four calls stay taken until 21 of these members have been answered.
+    raw.frame(true, opcode::TEXT, slow_batch(24).as_bytes()).await;
     raw.frame(true, opcode::TEXT, PING.as_bytes()).await;
-    // Hashes are made in the order in which they were asked for: behind at most four of these.
+    // Hashes are made in the order in which they were asked for: behind at most four of these at the time when the store
+    // has been asked for the name.
     let login = json!({"login": "nobody", "password": "a wrong one for nobody"});
     tokio::select! {
         biased;
@@ -190,7 +201,7 @@ async fn s20_a_socket_is_not_read_while_its_batches_have_all_calls_under_way() {
     let (_, first) = raw.next().await.unwrap();
     assert!(first.starts_with(br#"{"jsonrpc":"2.0","id":1,"result":"#), "the ping comes before the batch ends");
     let (_, second) = raw.next().await.unwrap();
-    assert_eq!(serde_json::from_slice::<Vec<Value>>(&second).unwrap().len(), 12);
+    assert_eq!(serde_json::from_slice::<Vec<Value>>(&second).unwrap().len(), 24);
 }
 
 #[tokio::test]
@@ -253,9 +264,8 @@ async fn s23_the_third_bad_token_closes_with_4500() {
     }
     // What is no token at all does not count; a good one after two bad ones is welcome.
     assert_eq!(client.call("auth.authenticate", json!({})).await.unwrap_err().code, -32602);
+    // They are forgotten then: a socket may live for long, and be extended often.
     client.call("auth.authenticate", json!({"access_token": alice.token})).await.unwrap();
-
-    let mut client = gateway.socket().await;
     for _ in 0..3 {
         let failure = client.call("auth.authenticate", json!({"access_token": "x"})).await.unwrap_err();
         assert_eq!(failure.code, 1003, "the third is answered, too");
@@ -267,15 +277,17 @@ async fn s23_the_third_bad_token_closes_with_4500() {
 async fn s11_a_socket_ends_30_seconds_after_its_token() {
     let gateway = TestGateway::with(|config| config.token_life = Duration::from_secs(10)).await;
     let token = gateway.logged_in("alice").await.token;
-    // One second and a half of the leeway is left, at most.
-    gateway.clock.advance(Duration::from_millis(38_500));
+    // Five seconds of the leeway are left, or four: tokens count whole ones.
+    gateway.clock.advance(Duration::from_secs(35));
     let begun = Instant::now();
     let mut by_header = TestClient::connect(gateway.address, &[("authorization", &format!("Bearer {token}"))]).await;
     let mut in_band = gateway.socket().await;
     in_band.call("auth.authenticate", json!({"access_token": token})).await.unwrap();
+    // What may wait looks at the token once more.
+    gateway.call(Some(&token), "users.changes", json!({"since": "start"})).await.unwrap();
     assert_eq!(by_header.closed().await.0, 4001);
     assert_eq!(in_band.closed().await.0, 4001);
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(begun.elapsed() < Duration::from_secs(5) + bound(Duration::from_secs(1)));
 
     gateway.clock.advance(Duration::from_secs(2));
     let refused = TestClient::try_connect(gateway.address, &[("authorization", &format!("Bearer {token}"))]).await;
@@ -298,8 +310,8 @@ async fn s11_a_socket_is_told_before_its_token_expires_and_a_new_one_extends_it(
 
 #[tokio::test]
 async fn r12_a_client_that_does_not_answer_pings_is_closed_with_4003() {
-    let second = Duration::from_secs(1);
-    let gateway = TestGateway::with(|config| (config.timeouts.ping, config.timeouts.pong) = (second, second)).await;
+    let (ping, pong) = (Duration::from_secs(1), Duration::from_secs(5));
+    let gateway = TestGateway::with(|config| (config.timeouts.ping, config.timeouts.pong) = (ping, pong)).await;
     let mut alice = gateway.logged_in("alice").await;
     let mut deaf = RawClient::upgraded(gateway.address, Some(&alice.token)).await;
     // Alice's client answers pings while it waits.
@@ -315,7 +327,7 @@ async fn s21_a_client_that_does_not_read_is_closed_with_4002_and_nothing_is_kept
     const CALLS: usize = 600;
     let settings = |config: &mut doorward::config::Config| {
         config.timeouts.write = Duration::from_secs(1);
-        config.timeouts.sign_in = Duration::from_secs(4);
+        config.timeouts.sign_in = Duration::from_secs(2);
     };
     let gateway = TestGateway::with(settings).await;
     let mut alice = gateway.logged_in("alice").await;
@@ -324,26 +336,34 @@ async fn s21_a_client_that_does_not_read_is_closed_with_4002_and_nothing_is_kept
         let attributes = json!({"filling": "x".repeat(4000)});
         user.call("users.update", json!({"username": "me", "patch": {"attributes": attributes}})).await.unwrap();
     }
-    let mut stalled = RawClient::upgraded(gateway.address, Some(&alice.token)).await;
-    for _ in 0..CALLS {
-        stalled.frame(true, opcode::TEXT, br#"{"jsonrpc":"2.0","id":1,"method":"users.list"}"#).await;
-    }
-    // A socket that may idle for longer than the stalled one is our clock.
-    let mut idle = gateway.socket().await;
-    assert_eq!(idle.closed().await.0, 4502);
-    alice.call("users.list", json!({})).await.unwrap();
+    // The close is there to be read from a second after the stall until two seconds later. A busy machine may be late for
+    // that, and then nothing is left to read but an end.
+    for _ in 0..5 {
+        let mut stalled = RawClient::upgraded(gateway.address, Some(&alice.token)).await;
+        for _ in 0..CALLS {
+            stalled.frame(true, opcode::TEXT, br#"{"jsonrpc":"2.0","id":1,"method":"users.list"}"#).await;
+        }
+        // A socket that may idle for longer than the stalled one is our clock.
+        let mut idle = gateway.socket().await;
+        assert_eq!(idle.closed().await.0, 4502);
+        alice.call("users.list", json!({})).await.unwrap();
 
-    let (mut replies, mut closed) = (0, None);
-    while let Some((kind, payload)) = stalled.next().await {
-        match kind {
-            opcode::TEXT => replies += 1,
-            opcode::CLOSE => closed = Some(u16::from_be_bytes([payload[0], payload[1]])),
-            _ => {}
+        let (mut replies, mut closed) = (0, None);
+        while let Some((kind, payload)) = stalled.next().await {
+            match kind {
+                opcode::TEXT => replies += 1,
+                opcode::CLOSE => closed = Some(u16::from_be_bytes([payload[0], payload[1]])),
+                _ => {}
+            }
+        }
+        // Only what the system's own buffers took was ever made.
+        assert!(replies < CALLS / 2, "{replies} of {CALLS} calls were answered to a client that did not read");
+        if closed.is_some() {
+            assert_eq!(closed, Some(4002));
+            return;
         }
     }
-    assert_eq!(closed, Some(4002));
-    // Only what the system's own buffers took was ever made.
-    assert!(replies < CALLS / 2, "{replies} of {CALLS} calls were answered to a client that did not read");
+    panic!("it was never told why it was closed");
 }
 
 #[tokio::test]
@@ -361,7 +381,7 @@ async fn s19_a_request_that_does_not_come_is_given_up() {
         let mut raw = RawClient::connected(gateway.address).await;
         raw.write(sent.as_bytes()).await;
         let response = String::from_utf8(raw.rest().await).unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(6), "{what} was waited for {:?}", begun.elapsed());
+        assert!(begun.elapsed() < bound(Duration::from_secs(2)), "{what} was waited for {:?}", begun.elapsed());
         assert!(!response.contains(" 200 "), "{what}: {response}");
     }
 }
@@ -392,4 +412,52 @@ async fn r11_a_stopping_gateway_answers_tells_and_closes() {
     assert!(draining.unwrap() < 10_000);
     assert_eq!(closed, 1012);
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn s20_system_info_tells_every_limit_of_the_reference_and_the_home_of_the_users() {
+    let gateway = TestGateway::start().await;
+    let info = gateway.call(None, "system.info", json!({})).await.unwrap();
+    let limits = &info["limits"];
+    for (name, value) in [
+        ("message_bytes", 64 << 10),
+        ("nesting", 64),
+        ("reply_bytes", 1 << 20),
+        ("batch_calls", 50),
+        ("calls_in_flight", 32),
+        ("subscriptions_per_socket", 32),
+        ("sockets_per_user", 20),
+        ("unauthenticated_sockets_per_address", 20),
+        ("ping_seconds", 25),
+        ("pong_seconds", 10),
+        ("call_seconds", 5),
+        ("sign_in_seconds", 10),
+        ("head_seconds", 10),
+        ("body_seconds", 10),
+        ("message_seconds", 30),
+        ("write_seconds", 30),
+    ] {
+        assert_eq!(limits[name], value, "{name}");
+    }
+    assert!(limits["sockets"].is_u64() && limits["calls_per_second"].is_u64() && limits["calls_burst"].is_u64());
+    let home = if on_elasticsearch() { "store:elasticsearch" } else { "store:sqlite" };
+    let features = info["features"].as_array().unwrap();
+    let homes = features.iter().filter(|feature| feature.as_str().unwrap().starts_with("store:"));
+    assert_eq!(homes.collect::<Vec<_>>(), [home]);
+}
+
+#[tokio::test]
+async fn r09_a_socket_is_read_again_as_soon_as_its_batch_leaves_room() {
+    let gateway = TestGateway::with(|config| (config.bcrypt_cost, config.limits.calls_in_flight) = (12, 2)).await;
+    let mut alice = gateway.logged_in("alice").await;
+    let since = alice.call("users.changes", json!({})).await.unwrap()["position"].take();
+    let member =
+        |id: u64, method: &str, params: Value| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+    // As many as may be under way: one ends with its hash, the other waits for longer than this test does.
+    let batch = json!([
+        member(1, "auth.login", json!({"login": "alice", "password": "none of their passwords"})),
+        member(2, "users.changes", json!({"since": since, "wait_ms": 30_000})),
+    ]);
+    alice.send(batch.to_string()).await;
+    alice.call("system.ping", json!({})).await.unwrap();
 }

@@ -26,6 +26,9 @@ fn verdict(outcome: &Result<Value, Failure>) -> Verdict {
     match outcome {
         Ok(_) => Verdict::Allowed,
         Err(failure) if failure.code == 1001 => Verdict::SignInFirst,
+        Err(failure) if failure.code == 1101 && failure.message.contains("auth.change_password") => {
+            Verdict::OwnPassword
+        }
         Err(failure) if failure.code == 1101 => Verdict::Forbidden,
         Err(other) => panic!("neither allowed nor forbidden: {other:?}"),
     }
@@ -38,7 +41,13 @@ fn params(method: Method, who: &str, fresh: &str) -> Value {
         Method::AuthRegister | Method::UsersCreate => json!({"username": fresh, "email": email, "password": PASSWORD}),
         Method::AuthLogin => json!({"login": "keeper", "password": PASSWORD}),
         Method::AuthAuthenticate | Method::SystemInfo | Method::SystemPing => json!({}),
-        Method::UsersList => json!({}),
+        Method::UsersList | Method::UsersChanges | Method::UsersSubscribe | Method::AuthLogout => json!({}),
+        Method::AuthRefresh => json!({"refresh_token": ""}),
+        Method::AuthChangePassword => json!({"current_password": PASSWORD, "new_password": "another horse 8 battery"}),
+        Method::AuthSessions => json!({"username": who}),
+        // A session that nobody has is another's.
+        Method::AuthEndSession => json!({"session": uuid::Uuid::nil()}),
+        Method::UsersUnsubscribe => json!({"subscription": 1}),
         Method::UsersSearch => json!({"text": "keeper"}),
         Method::UsersFindByEmail => json!({"email": "keeper@example.com"}),
         Method::UsersGetMany => json!({"usernames": [who]}),
@@ -73,6 +82,25 @@ async fn a01_every_cell_of_the_methods_table_is_what_the_gateway_does() {
                         let token = token.unwrap_or(keeper.token.clone());
                         socket.call(method.name(), json!({"access_token": token})).await
                     }
+                    Method::UsersSubscribe | Method::UsersUnsubscribe => {
+                        let mut socket = gateway.socket().await;
+                        if let Some(token) = token {
+                            let resume = json!({"access_token": token, "resume": [{}]});
+                            socket.call("auth.authenticate", resume).await.unwrap();
+                        }
+                        socket.call(method.name(), params(method, who, "")).await
+                    }
+                    Method::AuthEndSession if target == Target::Oneself && token.is_some() => {
+                        let own = gateway.call(token.as_deref(), "auth.sessions", json!({})).await.unwrap();
+                        let own = json!({"session": own["sessions"][0]["id"]});
+                        gateway.call(token.as_deref(), method.name(), own).await
+                    }
+                    Method::AuthRefresh => {
+                        let login = json!({"login": "keeper", "password": PASSWORD});
+                        let login = gateway.call(None, "auth.login", login).await.unwrap();
+                        let refresh = json!({"refresh_token": login["tokens"]["refresh_token"]});
+                        gateway.call(token.as_deref(), method.name(), refresh).await
+                    }
                     _ => {
                         let params = params(method, who, &format!("fresh{cell}"));
                         gateway.call(token.as_deref(), method.name(), params).await
@@ -82,6 +110,18 @@ async fn a01_every_cell_of_the_methods_table_is_what_the_gateway_does() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn s15_an_admin_who_sets_passwords_needs_the_current_one_for_their_own() {
+    let (gateway, _keeper) = with_admin().await;
+    let token = gateway.admin("alice").await.token;
+    for who in ["me", "alice", "ALICE"] {
+        let params = json!({"username": who, "new_password": "another horse 8 battery"});
+        let failure = gateway.call(Some(&token), "users.set_password", params).await.unwrap_err();
+        assert_eq!((failure.code, &failure.data["kind"]), (1101, &json!("forbidden")), "{who}");
+    }
+    gateway.call(None, "auth.login", json!({"login": "alice", "password": PASSWORD})).await.unwrap();
 }
 
 #[tokio::test]

@@ -364,3 +364,15 @@ async fn j05_a_batch_above_the_limit_is_refused_whole() {
     let (status, body) = gateway.post(None, batch(51)).await;
     assert_eq!((status, essence(serde_json::from_str(&body).unwrap())), (400, refused));
 }
+
+#[tokio::test]
+async fn everything_that_the_gateway_tells_of_itself_is_documented() {
+    let document = include_str!("../../docs/protocol.md");
+    let info = TestGateway::start().await.call(None, "system.info", json!({})).await.unwrap();
+    let words = document.split('`').flat_map(str::split_whitespace).collect::<std::collections::HashSet<_>>();
+    let limits = info["limits"].as_object().unwrap().keys().map(String::as_str);
+    let features = info["features"].as_array().unwrap().iter().map(|feature| feature.as_str().unwrap());
+    for word in info.as_object().unwrap().keys().map(String::as_str).chain(limits).chain(features) {
+        assert!(words.contains(word), "{word} is not in docs/protocol.md");
+    }
+}

@@ -1,8 +1,10 @@
 //! Revocation: a right that is taken away is gone at once, wherever its holder had been recognised before.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
-use crate::support::{PASSWORD, TestGateway};
+use crate::support::{Indices, PASSWORD, TestGateway, bound};
 
 /// The status of a REST request and the code of the error in its body, which is read whole: the connection is kept.
 async fn asked(gateway: &TestGateway, method: &str, path: &str, token: &str, body: Value) -> (u16, Value) {
@@ -15,7 +17,7 @@ async fn asked(gateway: &TestGateway, method: &str, path: &str, token: &str, bod
 #[tokio::test]
 async fn s14_the_first_socket_of_a_process_is_closed_by_http_without_waiting_for_its_calls() {
     const CALLS: usize = 20;
-    let settings = |config: &mut doorward::config::Config| (config.bcrypt_cost, config.hash_threads) = (10, 1);
+    let settings = |config: &mut doorward::config::Config| (config.bcrypt_cost, config.hash_threads) = (12, 1);
     let gateway = TestGateway::with(settings).await;
     let mut alice = gateway.logged_in("alice").await; // the first socket
     let admin = gateway.admin("keeper").await.token;
@@ -105,5 +107,28 @@ async fn s14_members_of_a_batch_that_start_after_the_revocation_of_their_caller_
             let codes: Vec<_> = replies.iter().map(|reply| reply["error"]["code"].clone()).collect();
             assert_eq!(codes, [Value::Null, json!(1001), json!(1001), Value::Null], "{name}: {replies:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn s14_sockets_on_another_node_are_told_and_closed_within_a_second() {
+    let indices = Indices::new();
+    let (here, there) = (TestGateway::over(indices.config()).await, TestGateway::over(indices.config()).await);
+    let mut root = here.admin("keeper").await;
+    for (name, method, params, reason) in [
+        ("alice", "users.set_role", json!({"username": "alice", "role": "admin"}), "role_changed"),
+        ("bob", "users.deactivate", json!({"username": "bob"}), "account_deactivated"),
+        ("carol", "users.erase", json!({"username": "carol"}), "account_erased"),
+    ] {
+        let mut socket = there.logged_in(name).await;
+        socket.call("users.subscribe", json!({})).await.unwrap();
+        root.call(method, params).await.unwrap();
+        let revoked = Instant::now();
+        assert_eq!(socket.notification("auth.revoked").await, json!({"reason": reason}));
+        assert_eq!(socket.closed().await.1, reason);
+        eprintln!("{name} was closed on the other node {:?} after the reply to {method}", revoked.elapsed());
+        assert!(revoked.elapsed() < bound(Duration::from_secs(1)), "{method}: {:?}", revoked.elapsed());
+        let refused = there.call(Some(&socket.token), "users.get", json!({"username": "me"})).await.unwrap_err();
+        assert_eq!(refused.code, 1004);
     }
 }

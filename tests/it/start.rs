@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{EncodePrivateKey, EncodePublicKey};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -16,39 +19,39 @@ const SHORT_SECRET: &str = "only-this-short-canary";
 const EXAMPLE: &str = include_str!("../../.env.example");
 
 /// A place for a data folder, and what is in it.
-struct Place {
+pub struct Place {
     folder: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    fn put(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub fn put(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    async fn run(&self, args: &[&str], settings: &[(&str, &str)]) -> Ended {
+    pub async fn run(&self, args: &[&str], settings: &[(&str, &str)]) -> Ended {
         let mut command = Process::command(&self.data(), settings);
         command.args(args);
         Process::run(command, "").await
     }
 
     /// Starts it in vain: the lines of its complaint.
-    async fn refused(&self, settings: &[(&str, &str)]) -> Vec<String> {
+    pub async fn refused(&self, settings: &[(&str, &str)]) -> Vec<String> {
         complaint(&self.run(&[], settings).await)
     }
 
     /// The settings are refused, when starting and when only checking, in the same lines; no file is made.
-    async fn settings_refused(&self, settings: &[(&str, &str)]) -> Vec<String> {
+    pub async fn settings_refused(&self, settings: &[(&str, &str)]) -> Vec<String> {
         let lines = self.refused(settings).await;
         assert_eq!(complaint(&self.run(&["check-config"], settings).await), lines);
         assert_eq!(self.files(), BTreeSet::new());
@@ -71,7 +74,7 @@ fn complaint(ended: &Ended) -> Vec<String> {
 }
 
 /// Exactly one line, which contains this.
-fn assert_one(lines: &[String], part: &str) {
+pub fn assert_one(lines: &[String], part: &str) {
     assert!(lines.len() == 1 && lines[0].contains(part), "not one line with {part:?}: {lines:?}");
 }
 
@@ -107,9 +110,15 @@ async fn a_wrong_or_unknown_setting_is_told_in_a_line_that_names_it() {
         ("DOORWARD_LOG", "info,,=loud"),
         ("DOORWARD_LISTN", "127.0.0.1:1"),
         ("DOORWARD_", "1"),
-        ("ES_URL", "http://127.0.0.1:9200"),
+        ("ES_URL", "ftp://127.0.0.1:9200"),
         ("DOORWARD_PASSWORD_LIST", "no-such-list.txt"),
         ("DOORWARD_PASSWORD_LIST", "/"),
+        ("DOORWARD_TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("DOORWARD_ALLOWED_ORIGINS", "*"),
+        ("DOORWARD_ALLOWED_ORIGINS", "null"),
+        ("DOORWARD_ALLOWED_ORIGINS", "https://app.example.com/page"),
+        ("DOORWARD_ALLOWED_ORIGINS", "https://app.example.com,"),
+        ("DOORWARD_ALLOWED_ORIGINS", "app.example.com"),
     ];
     for (name, value) in wrong {
         assert_one(&Place::new().settings_refused(&[(name, value)]).await, &format!(": {name}: "));
@@ -120,12 +129,49 @@ async fn a_wrong_or_unknown_setting_is_told_in_a_line_that_names_it() {
 async fn s10_a_secret_that_is_none_is_refused_and_not_shown() {
     let sample = EXAMPLE.lines().find_map(|line| line.strip_prefix("# JWT_SECRET=")).unwrap();
     assert!(sample.len() >= 32, "refused for its length, not for being known");
-    for name in ["JWT_SECRET", "DOORWARD_PASSWORD_PEPPER"] {
+    for name in ["JWT_SECRET", "DOORWARD_JWT_ACCEPT_SECRET", "DOORWARD_PASSWORD_PEPPER"] {
         for value in [SHORT_SECRET, sample] {
             let lines = Place::new().settings_refused(&[(name, value)]).await;
             assert_one(&lines, &format!(": {name}: "));
             assert!(!lines[0].contains(value), "{lines:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn s10_a_key_file_that_is_none_or_open_to_others_is_refused_and_not_shown() {
+    use std::os::unix::fs::PermissionsExt;
+    let key = SigningKey::from_bytes(b"canary-canary-canary-canary-cana");
+    let pem = key.to_pkcs8_pem(LineEnding::LF).unwrap();
+    let public = key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
+    let cut = &pem[..pem.len() - 40];
+    let none: &[u8] = b"";
+    let wrong = [none, b"\xff\xfe", b"canary", public.as_bytes(), cut.as_bytes(), &pem.as_bytes().repeat(40)];
+    let refused = async |name: &str, content: &[u8], mode: u32, part: &str| {
+        let place = Place::new();
+        let path = place.put("key.pem", content);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        let lines = place.settings_refused(&[(name, "key.pem")]).await;
+        assert_one(&lines, &format!(": {name}: {part}"));
+        assert!(!lines[0].contains("canary") && !pem.lines().any(|line| lines[0].contains(line)), "{lines:?}");
+    };
+    for name in ["DOORWARD_JWT_KEY_FILE", "DOORWARD_JWT_ACCEPT_KEY_FILE"] {
+        for content in wrong {
+            refused(name, content, 0o600, "").await;
+        }
+        for mode in [0o604, 0o660, 0o644, 0o601] {
+            refused(name, pem.as_bytes(), mode, "is open to others").await;
+        }
+        for (path, part) in [("no-such.pem", "cannot be read"), ("/", "is not a file")] {
+            assert_one(&Place::new().settings_refused(&[(name, path)]).await, &format!(": {name}: {part}"));
+        }
+    }
+    let place = Place::new();
+    let path = place.put("key.pem", pem.as_bytes());
+    for mode in [0o400, 0o600, 0o640, 0o440] {
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        let ended = place.run(&["check-config"], &[("DOORWARD_JWT_KEY_FILE", "key.pem")]).await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{mode:o}");
     }
 }
 
@@ -137,7 +183,7 @@ async fn several_problems_are_told_at_once_one_line_each() {
         ("DOORWARD_PING_SECONDS", "0"),
         ("DOORWARD_PASSWORD_LIST", "no-such-list.txt"),
         ("DOORWARD_PASWORD_MIN", "8"),
-        ("ES_URL", "http://127.0.0.1:9200"),
+        ("ES_URL", "ftp://127.0.0.1:9200"),
     ];
     let place = Place::new();
     place.put(".env", "DOORWARD_DRAIN_SECONDS=0\nthis is no setting\n");
@@ -182,10 +228,12 @@ async fn the_environment_wins_over_the_file_env_and_good_settings_are_good() {
 async fn a_port_in_use_is_told_before_a_database_or_a_secret_is_made() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let place = Place::new();
-    let lines = place.refused(&[("DOORWARD_LISTEN", &address)]).await;
-    assert_one(&lines, &format!(": DOORWARD_LISTEN: cannot listen on {address}: "));
-    assert_eq!(place.files(), files(["doorward.lock"]), "the lock is made to stay");
+    for setting in ["DOORWARD_LISTEN", "DOORWARD_METRICS_LISTEN"] {
+        let place = Place::new();
+        let lines = place.refused(&[(setting, &address)]).await;
+        assert_one(&lines, &format!(": {setting}: cannot listen on {address}: "));
+        assert_eq!(place.files(), files(["doorward.lock"]), "the lock is made to stay");
+    }
 }
 
 #[tokio::test]

@@ -6,10 +6,13 @@
 #[path = "../../examples/people/mod.rs"]
 mod people;
 
-mod contract;
+pub mod contract;
+mod elastic;
 mod killed;
 mod lists;
+mod rights;
 mod searches;
+pub mod sessions;
 mod sqlite;
 
 /// Makes a test of every function of the contract. `$open` makes an empty store; it is awaited and gives
@@ -28,6 +31,7 @@ macro_rules! test_contract {
             contract::a04_text_that_looks_like_a_query_is_only_text,
             contract::every_write_has_a_number_and_the_state_it_replaced,
             contract::changes_are_given_once_in_order_and_newest_only,
+            contract::a_position_of_another_store_or_of_the_future_is_refused,
             contract::a_position_includes_every_write_that_returned,
             contract::a_password_is_set_kept_and_removed,
             contract::a_hash_is_upgraded_only_while_it_is_still_stored,
@@ -43,6 +47,11 @@ macro_rules! test_contract {
             searches::counting_stops_at_its_limit_but_pages_go_on,
             searches::any_text_can_be_searched,
             searches::a_strange_page_key_is_refused_by_search,
+            sessions::a_session_is_given_back_as_it_was_kept,
+            sessions::a_state_of_a_session_must_follow_the_stored_one,
+            sessions::s13_of_refreshes_at_once_one_wins,
+            sessions::the_open_sessions_of_a_user_are_listed_oldest_first,
+            sessions::sessions_that_expired_long_ago_are_cleared_away_at_a_login,
         }
     };
     ($open:path: $($module:ident::$test:ident,)*) => {
@@ -56,8 +65,3 @@ macro_rules! test_contract {
     };
 }
 use test_contract;
-
-/// How often a generated test is repeated: `some` by default, `many` with `DOORWARD_TEST_LONG=1`.
-fn rounds(some: usize, many: usize) -> usize {
-    if std::env::var("DOORWARD_TEST_LONG").is_ok_and(|long| long == "1") { many } else { some }
-}

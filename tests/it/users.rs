@@ -453,6 +453,20 @@ async fn r10_a_list_shows_every_write_that_was_acknowledged_before_it() {
 }
 
 #[tokio::test]
+async fn r10_another_gateway_that_was_asked_for_the_position_finds_every_write_acknowledged_before() {
+    let gateway = TestGateway::start().await;
+    let sibling = gateway.sibling().await;
+    let other = sibling.as_ref().unwrap_or(&gateway);
+    let mut alice = gateway.logged_in("alice").await;
+    for round in 0..20 {
+        update(&mut alice, json!({"display_name": format!("Round{round} Alice")})).await.unwrap();
+        other.call(Some(&alice.token), "users.changes", json!({})).await.unwrap();
+        let text = json!({"text": format!("round{round}"), "fuzzy": false});
+        assert_eq!(names(&other.call(Some(&alice.token), "users.search", text).await.unwrap()), ["alice"]);
+    }
+}
+
+#[tokio::test]
 async fn a_filter_is_applied_or_refused_with_its_path() {
     let gateway = TestGateway::start().await;
     let mut root = gateway.admin("keeper").await;

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use doorward::store::Record;
 use serde_json::Value;
 
 /// A user, as far as the calls of the load change them. The display name, the bio and the member `stamp` of the
@@ -275,55 +274,6 @@ impl Search<'_> {
             *answer == state && (maker == Some(at) || change.finds_done(state))
         };
         answers.iter().enumerate().all(fits)
-    }
-}
-
-/// How far a consumer of the feed is: the last number, and the revision and number of every user it knows.
-#[derive(Debug, Default)]
-pub struct Consumer {
-    pub seq: u64,
-    users: BTreeMap<String, (u64, u64)>,
-}
-
-impl Consumer {
-    /// Takes over what changed since the last number, up to `last_seq`, and tells everything about it that is not
-    /// as the users are `now`, one line each.
-    pub fn take(&mut self, records: &[Record], last_seq: u64, now: &BTreeMap<String, State>) -> Vec<String> {
-        let mut lines = Vec::new();
-        let (start, mut writes) = (self.seq, 0);
-        for record in records {
-            let (name, rev) = (record.user.username.as_str().to_owned(), record.user.rev);
-            if record.seq <= self.seq {
-                lines.push(format!("{name}: number {} came after {}", record.seq, self.seq));
-            }
-            let (old_rev, old_seq) = self.users.get(&name).copied().unwrap_or_default();
-            let follows = match record.prev_seq {
-                None => rev == 1,
-                Some(prev) if rev == old_rev + 1 => prev == old_seq,
-                Some(prev) => prev > old_seq && prev < record.seq,
-            };
-            if rev <= old_rev || !follows {
-                lines.push(format!("{name}: revision {rev} {record:?} came after {old_rev}, number {old_seq}"));
-            }
-            writes += rev.saturating_sub(old_rev);
-            self.seq = record.seq;
-            self.users.insert(name, (rev, record.seq));
-        }
-        if self.seq != last_seq {
-            lines.push(format!("the feed ends at {}, but the last write has {last_seq}", self.seq));
-        }
-        // Each revision is one write and takes one number; what was refused or cut off takes none.
-        if last_seq.saturating_sub(start) != writes {
-            lines.push(format!("{writes} revisions took {} numbers", last_seq.saturating_sub(start)));
-        }
-        for (name, state) in now {
-            let known = self.users.get(name).map_or(0, |(rev, _)| *rev);
-            if known != state.rev {
-                lines.push(format!("{name}: the feed says revision {known}, but it is {}", state.rev));
-            }
-        }
-        lines.extend(self.users.keys().filter(|name| !now.contains_key(*name)).map(|name| format!("{name} is gone")));
-        lines
     }
 }
 

@@ -33,13 +33,22 @@ const POPULAR: usize = 5;
 
 /// What a load is to do.
 pub struct Plan {
-    pub address: SocketAddr,
+    /// Its sockets take them in turn.
+    pub gateways: Vec<SocketAddr>,
     pub admin_token: String,
     /// Distinguishes the values of this load from every other's.
     pub round: usize,
     pub seed: u64,
     /// Whom it changes.
     pub users: Vec<String>,
+    /// Whether the store may be away: calls that say so have changed nothing.
+    pub may_fail: bool,
+}
+
+impl Plan {
+    fn gateway(&self, socket: usize) -> SocketAddr {
+        self.gateways[socket % self.gateways.len()]
+    }
 }
 
 /// A running load.
@@ -63,12 +72,12 @@ impl Load {
         let shared = Arc::new(Shared { plan, history, stopped: AtomicBool::new(false), answered: Notify::new() });
         let mut tasks = Vec::new();
         for number in 0..SOCKETS {
-            let socket = Socket::open(shared.plan.address, Some(&shared.plan.admin_token)).await;
+            let socket = Socket::open(shared.plan.gateway(number), Some(&shared.plan.admin_token)).await;
             let random = StdRng::seed_from_u64(shared.plan.seed ^ ((number as u64) << 32));
             tasks.push(tokio::spawn(change_users(shared.clone(), socket, number, random)));
         }
         for number in 0..REGISTRATIONS {
-            let socket = Socket::open(shared.plan.address, None).await;
+            let socket = Socket::open(shared.plan.gateway(number), None).await;
             tasks.push(tokio::spawn(register(shared.clone(), socket, number)));
         }
         Self { shared, tasks }
@@ -77,20 +86,29 @@ impl Load {
     /// Waits until so many changes are acknowledged.
     pub async fn acknowledged(&self, count: usize) {
         let enough = async {
-            while self.shared.history.lock().unwrap().acknowledged() < count {
+            while self.acknowledged_now() < count {
                 self.shared.answered.notified().await;
             }
         };
         tokio::time::timeout(PATIENCE, enough).await.expect("the gateway answers in time");
     }
 
-    /// Stops sending and tells how many calls are under way.
-    pub fn stop_sending(&self) -> usize {
-        self.shared.stopped.store(true, Ordering::SeqCst);
+    /// How many changes are acknowledged.
+    pub fn acknowledged_now(&self) -> usize {
+        self.shared.history.lock().unwrap().acknowledged()
+    }
+
+    /// How many calls are not answered.
+    pub fn under_way(&self) -> usize {
         self.shared.history.lock().unwrap().open()
     }
 
-    /// Reads what still comes until every socket has ended, and gives the record.
+    /// Stops sending.
+    pub fn stop_sending(&self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// Reads what still comes until every call is answered or its socket has ended, and gives the record.
     pub async fn end(self) -> History {
         for task in self.tasks {
             tokio::time::timeout(PATIENCE, task).await.expect("the socket ends in time").unwrap();
@@ -100,7 +118,7 @@ impl Load {
     }
 }
 
-/// Keeps a window of changes under way until the socket ends.
+/// Keeps a window of changes under way until the load stops or the socket ends.
 async fn change_users(shared: Arc<Shared>, mut socket: Socket, number: usize, mut random: StdRng) {
     let mut open: BTreeMap<u64, u64> = BTreeMap::new();
     let mut sent = 0;
@@ -112,6 +130,9 @@ async fn change_users(shared: Arc<Shared>, mut socket: Socket, number: usize, mu
             let call = shared.history.lock().unwrap().begin(&username, change);
             open.insert(sent, call);
             socket.send(sent, method, &params).await;
+        }
+        if open.is_empty() {
+            return;
         }
         let Some(reply) = socket.next().await else { return };
         let Some(id) = reply["id"].as_u64() else { continue }; // a notification
@@ -128,7 +149,7 @@ async fn register(shared: Arc<Shared>, mut socket: Socket, number: usize) {
     socket.send(1, "auth.register", &params).await;
     while let Some(reply) = socket.next().await {
         if reply["id"] == 1 {
-            shared.resolve(call, &reply);
+            return shared.resolve(call, &reply);
         }
     }
 }
@@ -182,9 +203,12 @@ impl Shared {
     /// Puts an answer on the record.
     fn resolve(&self, call: u64, reply: &Value) {
         let code = reply["error"]["code"].as_i64();
-        // Taken, another revision, too many hashes waiting: each says that nothing was changed. 1503 says that the
-        // change may or may not have been made, so it leaves the call unanswered.
-        let known = matches!(code, None | Some(1202 | 1203 | 1303 | 1503));
+        // Taken, another revision, too many hashes waiting, no store: each says that nothing was changed. 1503 says that
+        // the change may or may not have been made, so it leaves the call unanswered.
+        let known = match code {
+            None | Some(1202 | 1203 | 1303 | 1503) => true,
+            Some(code) => self.plan.may_fail && matches!(code, 1501 | 1502),
+        };
         assert!(known, "an answer that this load cannot provoke: {reply}");
         let mut history = self.history.lock().unwrap();
         match code {

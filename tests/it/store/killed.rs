@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::contract::{create, name, next, user};
-use super::rounds;
+use crate::support::count;
 
 /// Names the file that the victim writes to.
 const FILE: &str = "DOORWARD_TEST_VICTIM_FILE";
@@ -23,7 +23,7 @@ async fn r01_no_acknowledged_write_is_lost_when_the_process_is_killed() {
     let path = folder.path().join("doorward.db");
     let mut random = StdRng::seed_from_u64(31);
     let mut acknowledged: HashMap<String, u64> = HashMap::new();
-    for _ in 0..rounds(5, 200) {
+    for _ in 0..count(5, 200) {
         let after = random.random_range(1..600);
         acknowledged.extend(acknowledged_by_a_victim(&path, after));
         check(&path, &acknowledged).await;
@@ -62,9 +62,9 @@ async fn check(path: &Path, acknowledged: &HashMap<String, u64>) {
         assert_eq!(user.bio, format!("bio {}", user.rev), "a half-applied write");
     }
     // The feed shows every user once, up to the position.
-    let records = store.changes_after(0, usize::MAX).await.unwrap();
-    assert_eq!(records.len() as u64, store.user_count(None).await.unwrap());
-    assert_eq!(records.last().map(|record| record.seq), Some(store.position().await.unwrap().numbers[0]));
+    let changes = store.changes_after(&store.start().await.unwrap(), usize::MAX).await.unwrap();
+    assert_eq!(changes.records.len() as u64, store.user_count(None).await.unwrap());
+    assert_eq!(changes.position, store.position().await.unwrap());
     store.close().await;
     let connection = rusqlite::Connection::open(path).unwrap();
     let answer: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::contract::{create, next, user};
 use super::people::People;
-use super::rounds;
+use crate::support::count;
 
 const FIELDS: [SortField; 4] =
     [SortField::Username, SortField::DisplayName, SortField::CreatedAt, SortField::UpdatedAt];
@@ -97,7 +97,7 @@ pub(super) async fn a_filtered_list_is_what_the_matcher_says(store: &dyn Store) 
     let users = people(store, 300).await;
     let mut random = StdRng::seed_from_u64(11);
     let (mut some, mut none_or_all) = (0, 0);
-    for round in 0..rounds(600, 10_000) {
+    for round in 0..count(600, 10_000) {
         let json = any_filter(&mut random, &users, 4);
         let filter = match Filter::parse(&json) {
             // Now and then one grows beyond what is allowed.

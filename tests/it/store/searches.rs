@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::contract::{create, next, user};
 use super::lists::{any_filter, people};
-use super::rounds;
+use crate::support::count;
 
 fn query(text: &str) -> SearchQuery {
     SearchQuery { words: words(text), fuzzy: true, filter: None, after: None, limit: 50 }
@@ -82,7 +82,7 @@ pub(super) async fn hits_are_those_of_the_rules_best_first(store: &dyn Store) {
     let users = people(store, 400).await;
     let mut random = StdRng::seed_from_u64(23);
     let mut found = 0;
-    for _ in 0..rounds(400, 5_000) {
+    for _ in 0..count(400, 5_000) {
         let user = users.choose(&mut random).unwrap();
         let words = any_words(&mut random, user);
         let (fuzzy, limit) = (random.random_bool(0.8), *[3, 50].choose(&mut random).unwrap());
@@ -112,7 +112,7 @@ pub(super) async fn a_search_follows_every_change_of_a_name(store: &dyn Store) {
 pub(super) async fn a_filtered_search_gives_only_matching_users(store: &dyn Store) {
     let users = people(store, 300).await;
     let mut random = StdRng::seed_from_u64(29);
-    for _ in 0..rounds(150, 2_000) {
+    for _ in 0..count(150, 2_000) {
         let filter = Filter::parse(&any_filter(&mut random, &users, 3)).unwrap();
         let text: String = "amsjпиμ李".chars().choose(&mut random).unwrap().into();
         check(store, &users, SearchQuery { filter: Some(filter), ..query(&text) }).await;

@@ -63,6 +63,16 @@ impl TestClient {
         }
     }
 
+    /// Opens a socket with this token, or nothing where nobody answers.
+    pub async fn reach(address: SocketAddr, token: &str) -> Option<Self> {
+        let mut request = format!("ws://{address}/rpc").into_client_request().expect("a good URL");
+        let bearer = HeaderValue::from_str(&format!("Bearer {token}")).expect("a good value");
+        request.headers_mut().append("authorization", bearer);
+        let stream = TcpStream::connect(address).await.ok()?;
+        let (ws, _) = client_async(request, stream).await.ok()?;
+        Some(Self { ws, next_id: 1, notifications: VecDeque::new(), token: token.to_owned() })
+    }
+
     /// Registers `username` with the usual password and an address of its own; the socket is signed in.
     pub async fn register(&mut self, username: &str) -> Value {
         let email = format!("{username}@example.com");
@@ -107,6 +117,21 @@ impl TestClient {
         self.ws.send(message).await.expect("the socket is open");
     }
 
+    /// The next text frame as JSON, or nothing once the socket has ended.
+    pub async fn frame(&mut self) -> Option<Value> {
+        match self.next().await? {
+            Message::Text(text) => Some(serde_json::from_str(&text).expect("frames are JSON")),
+            _ => None,
+        }
+    }
+
+    /// Sends a call without waiting for its reply; false when the socket has ended.
+    pub async fn begin(&mut self, method: &str, params: Value) -> bool {
+        let call = json!({"jsonrpc": "2.0", "id": self.next_id, "method": method, "params": params});
+        self.next_id += 1;
+        self.ws.send(Message::text(call.to_string())).await.is_ok()
+    }
+
     /// The next text frame.
     pub async fn text(&mut self) -> String {
         match self.next().await {
@@ -144,6 +169,21 @@ impl TestClient {
                 None => return (1006, String::new()),
             }
         }
+    }
+
+    /// Why the gateway revoked what signed the socket in, and the code with which it closed next.
+    pub async fn revoked(&mut self) -> (String, u16) {
+        let reason = self.notification("auth.revoked").await["reason"].as_str().expect("a word").to_owned();
+        match self.next().await {
+            Some(Message::Close(Some(frame))) => (reason, frame.code.into()),
+            other => panic!("not the close that follows auth.revoked: {other:?}"),
+        }
+    }
+
+    /// The next ping of the gateway, which is answered with the next that is sent or read.
+    pub async fn ping(&mut self) {
+        let pinged = async { while !matches!(self.ws.next().await.expect("it is open"), Ok(Message::Ping(_))) {} };
+        tokio::time::timeout(PATIENCE, pinged).await.expect("the gateway pings in time");
     }
 
     async fn next(&mut self) -> Option<Message> {

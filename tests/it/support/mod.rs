@@ -1,21 +1,34 @@
 //! What the tests share: a gateway of their own, and clients that speak to it through real sockets.
 
 mod client;
+pub mod elastic;
+mod home;
+mod indices;
+pub mod network;
+mod ports;
 mod process;
+pub mod proxy;
 mod raw;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use doorward::clock::Clock;
-use doorward::config::Config;
+use doorward::config::{Config, MetricsListen};
 use doorward::server::Server;
+use doorward::store::elastic::ElasticConfig;
 use serde_json::{Value, json};
 
-pub use client::{Failure, TestClient};
+pub use client::{Failure, TestClient, outcome};
+pub use home::Home;
+pub use indices::Indices;
+pub use ports::lasting_address;
 pub use process::{Ended, Process};
 pub use raw::{RawClient, opcode};
+pub use tls::TlsProxy;
 
 /// A password that the policy accepts.
 pub const PASSWORD: &str = "correct horse 9 battery";
@@ -33,6 +46,42 @@ pub fn count(short: usize, full: usize) -> usize {
     if long_run() { full } else { short }
 }
 
+/// How long may pass where so much is asked for: that much in the long run, which has the machine to itself, and several
+/// times as much beside all other tests.
+pub fn bound(asked: Duration) -> Duration {
+    if long_run() { asked } else { 8 * asked }
+}
+
+/// Whether gateways in this process keep their users in Elasticsearch: `make test` runs everything once so.
+pub fn on_elasticsearch() -> bool {
+    std::env::var_os("DOORWARD_TEST_STORE").is_some_and(|store| store == "elasticsearch")
+}
+
+/// Makes an admin beside a running process, and a socket where they are signed in.
+pub async fn admin_beside(gateway: &Process, home: &Home, username: &str) -> TestClient {
+    let mut command = home.command(&[]);
+    let email = format!("{username}@example.com");
+    command.args(["admin", "create", username, "--email", &email, "--password-stdin"]);
+    let ended = Process::run(command, PASSWORD).await;
+    assert_eq!((ended.code, ended.said().as_str()), (Some(0), ""));
+    let mut client = TestClient::connect(gateway.address, &[]).await;
+    client.login(username).await;
+    client
+}
+
+/// The secrets of gateways whose users are in Elasticsearch: every node must know the same.
+pub const SECRETS: [(&str, &str); 2] = [
+    ("JWT_SECRET", "a secret that only these tests know 1"),
+    ("DOORWARD_PASSWORD_PEPPER", "a pepper that only these tests know 1"),
+];
+
+/// Makes gateways with these settings nodes over one set of indices.
+pub fn keep_users_in(elastic: ElasticConfig, config: &mut Config) {
+    config.elastic = Some(elastic);
+    let [secret, pepper] = SECRETS.map(|(_, value)| Some(value.to_owned().into()));
+    (config.jwt_secret, config.password_pepper) = (secret, pepper);
+}
+
 /// A gateway in this process: port 0, a data folder of its own, the cheapest hashes; stopped on drop.
 pub struct TestGateway {
     server: Option<Server>,
@@ -40,7 +89,8 @@ pub struct TestGateway {
     pub clock: Clock,
     /// Where it listens.
     pub address: SocketAddr,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+    indices: Option<Indices>,
     http: reqwest::Client,
 }
 
@@ -55,18 +105,43 @@ impl TestGateway {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let mut config = Config::from_variables(BTreeMap::new(), Vec::new()).expect("the defaults are good");
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.metrics = MetricsListen(None);
         config.data_dir = folder.path().join("data");
         config.bcrypt_cost = 4;
         config.hash_queue = 1000;
+        // All of them come from one address, and one user may make most of a test's calls.
+        config.throttle.registrations_per_address = 1_000_000;
+        config.limits.calls_per_second = 1_000_000;
+        let indices = on_elasticsearch().then(Indices::new);
+        if let Some(indices) = &indices {
+            keep_users_in(indices.config(), &mut config);
+        }
         change(&mut config);
         let clock = Clock::default();
         let server = Server::start(config, clock.clone()).await.expect("the gateway starts");
-        Self { address: server.address(), server: Some(server), clock, _folder: folder, http: reqwest::Client::new() }
+        let (address, http) = (server.address(), reqwest::Client::new());
+        Self { address, server: Some(server), clock, folder, indices, http }
+    }
+
+    /// Another gateway for the same users; `None` on the embedded store, whose file one gateway serves.
+    pub async fn sibling(&self) -> Option<Self> {
+        let elastic = self.indices.as_ref()?.config();
+        Some(Self::with(|config| config.elastic = Some(elastic)).await)
+    }
+
+    /// One of several gateways over the same users.
+    pub async fn over(elastic: ElasticConfig) -> Self {
+        Self::with(|config| keep_users_in(elastic, config)).await
     }
 
     /// The server itself, for tests that look inside.
     pub fn server(&self) -> &Server {
         self.server.as_ref().expect("it runs until it is stopped")
+    }
+
+    /// The file of its embedded store.
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("data/doorward.db")
     }
 
     /// Stops it in an orderly way.

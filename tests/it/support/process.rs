@@ -17,6 +17,8 @@ pub struct Process {
     child: Child,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens for scrapes.
+    pub metrics: SocketAddr,
 }
 
 /// What a command left that has ended.
@@ -25,6 +27,14 @@ pub struct Ended {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
+}
+
+impl Ended {
+    /// What it had to say besides its part in the audit trail.
+    pub fn said(&self) -> String {
+        let lines = self.stderr.split_inclusive('\n').filter(|line| !line.contains(" audit: event="));
+        lines.collect()
+    }
 }
 
 impl Process {
@@ -53,12 +63,22 @@ impl Process {
         within(BINARY)
     }
 
+    /// A command that becomes the gateway after this one, told of this data folder and these settings.
+    pub fn command_within(mut before: Command, data_dir: &Path, settings: &[(&str, &str)]) -> Command {
+        before.arg(BINARY);
+        Self::set(before, data_dir, settings)
+    }
+
     fn set(mut command: Command, data_dir: &Path, settings: &[(&str, &str)]) -> Command {
         command
             .env_clear()
             .env("DOORWARD_DATA_DIR", data_dir)
             .env("DOORWARD_LISTEN", "127.0.0.1:0")
+            .env("DOORWARD_METRICS_LISTEN", "127.0.0.1:0")
             .env("DOORWARD_BCRYPT_COST", "10")
+            .env("DOORWARD_REGISTRATIONS_PER_ADDRESS", "1000000")
+            .env("DOORWARD_CALLS_PER_SECOND", "1000000")
+            .env("DOORWARD_CALLS_BURST", "10000000")
             .current_dir(data_dir.parent().expect("the data folder is inside a temporary one"))
             .stdin(Stdio::null())
             .kill_on_drop(true);
@@ -80,18 +100,22 @@ impl Process {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary runs");
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let said = async {
+            let mut addresses = Vec::new();
             while let Ok(Some(line)) = lines.next_line().await {
                 if let Some(rest) = line.split("http://").nth(1) {
-                    let address = rest.split(' ').next().expect("text before a space");
-                    return address.parse().expect("an address");
+                    let address = rest.split([' ', '/']).next().expect("text before a space or slash");
+                    addresses.push(address.parse().expect("an address"));
+                }
+                if let [address, metrics] = addresses[..] {
+                    return (address, metrics);
                 }
             }
             panic!("the gateway ended before it listened")
         };
-        let address = tokio::time::timeout(PATIENCE, said).await.expect("it starts in time");
+        let (address, metrics) = tokio::time::timeout(PATIENCE, said).await.expect("it starts in time");
         // Keep reading, so that the process never blocks on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, address }
+        Self { child, address, metrics }
     }
 
     /// Runs a command to its end, with this text as its standard input.
@@ -109,6 +133,19 @@ impl Process {
             stdout: String::from_utf8(output.stdout).expect("it speaks UTF-8"),
             stderr: String::from_utf8(output.stderr).expect("it speaks UTF-8"),
         }
+    }
+
+    /// What its probe of readiness answers.
+    pub async fn ready(&self) -> u16 {
+        let status = reqwest::get(format!("http://{}/readyz", self.address)).await.expect("it answers").status();
+        assert!(matches!(status.as_u16(), 200 | 503), "{status}");
+        status.as_u16()
+    }
+
+    /// Asks until its probe of readiness answers this.
+    pub async fn becomes(&self, status: u16) {
+        let asked = async { while self.ready().await != status {} };
+        tokio::time::timeout(PATIENCE, asked).await.expect("/readyz follows the store");
     }
 
     /// Sends it a signal.

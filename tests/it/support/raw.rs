@@ -47,6 +47,11 @@ impl RawClient {
         raw
     }
 
+    /// The connection itself.
+    pub fn into_inner(self) -> TcpStream {
+        self.io
+    }
+
     /// Sends bytes as they are.
     pub async fn write(&mut self, bytes: &[u8]) {
         self.io.write_all(bytes).await.expect("the connection is open");

@@ -1,10 +1,5 @@
 //! The checker itself: what it must accept, and what it must not.
 
-use std::sync::Arc;
-
-use doorward::users::rules::{Act, create};
-use doorward::users::{Email, Role, User, Username};
-
 use super::*;
 
 fn alice() -> State {
@@ -108,43 +103,4 @@ fn users_come_by_being_created_and_never_go() {
     assert_eq!(history.unexplained(&users(&[("bob", &bob)])).len(), 1);
     let again = State { email: "ALICE@example.com".to_owned(), ..bob };
     assert_eq!(history.unexplained(&users(&[("alice", &alice()), ("bob", &again)])).len(), 2, "one address twice");
-}
-
-fn record(rev: u64, seq: u64, prev_seq: Option<u64>) -> Record {
-    let act = Act { actor: None, at: doorward::clock::Clock::default().now(), reason: None };
-    let (name, email) = (Username::parse("alice").unwrap(), Email::parse("alice@example.com").unwrap());
-    let user = User { rev, ..create(name, email, None, Role::User, act) };
-    Record { user: Arc::new(user), seq, prev_seq, before: None }
-}
-
-fn at(rev: u64) -> BTreeMap<String, State> {
-    users(&[("alice", &State { rev, ..alice() })])
-}
-
-#[test]
-fn a_feed_has_every_revision_in_order_and_no_number_for_nothing() {
-    let mut consumer = Consumer::default();
-    assert_eq!(consumer.take(&[record(1, 1, None)], 1, &at(1)), Vec::<String>::new());
-    assert_eq!(consumer.take(&[record(3, 3, Some(2))], 3, &at(3)), Vec::<String>::new());
-    assert_eq!(consumer.take(&[record(4, 4, Some(3))], 4, &at(4)), Vec::<String>::new());
-    assert!(!consumer.take(&[], 4, &at(5)).is_empty(), "a change is missing");
-}
-
-#[test]
-fn a_feed_that_is_wrong_is_told() {
-    let wrong = [
-        (vec![], 2, 1, "a number without a change"),
-        (vec![record(2, 2, Some(1))], 3, 2, "a number too many"),
-        (vec![record(2, 3, Some(1))], 3, 2, "a number is skipped"),
-        (vec![record(2, 1, Some(1))], 1, 2, "a number twice"),
-        (vec![record(1, 2, Some(1))], 2, 1, "no new revision"),
-        (vec![record(2, 2, Some(0))], 2, 2, "it does not follow the state before"),
-        (vec![record(2, 2, None)], 2, 2, "it says it is new"),
-    ];
-    for (records, last_seq, rev, why) in wrong {
-        let mut consumer = Consumer::default();
-        assert!(consumer.take(&[record(1, 1, None)], 1, &at(1)).is_empty());
-        let lines = consumer.take(&records, last_seq, &at(rev));
-        assert!(!lines.is_empty(), "{why}");
-    }
 }

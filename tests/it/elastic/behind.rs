@@ -1,0 +1,138 @@
+//! What is read of a write right after it: from a copy that is behind, after others have followed, or of a shard that does
+//! not answer. One server has no copies, so the proxy answers as one would.
+
+use std::time::Duration;
+
+use doorward::store::{PasswordChange, Store, StoreError, Unique};
+use doorward::users::User;
+use hyper::Method;
+use serde_json::Value;
+
+use super::{Faulty, open};
+use crate::store::contract::{create, hash, name, next, user};
+use crate::support::Indices;
+use crate::support::elastic::elastic_url;
+use crate::support::proxy::{Fault, FaultProxy, When};
+
+const JSON: &str = "application/json";
+
+/// Has the next `times` looks at this user's document answered with what is there now.
+async fn fall_behind(proxy: &FaultProxy, indices: &Indices, username: &'static str, times: usize) {
+    let path = format!("/{}-users/_doc/{username}", indices.prefix);
+    let now = reqwest::get(format!("{}{path}", elastic_url())).await.unwrap();
+    let status = now.status().as_u16();
+    // A fault's body lives as long as the program.
+    let body = now.text().await.unwrap().leak();
+    let index = format!("/{}-users-000001/_doc/{username}", indices.prefix);
+    let is_look = move |method: &Method, asked: &str| *method == Method::GET && (asked == path || asked == index);
+    proxy.rule(is_look, When::Times(times), Fault::Answer(status, JSON, body));
+}
+
+fn is_write(method: &Method, path: &str) -> bool {
+    *method == Method::PUT && path.contains("-users")
+}
+
+#[tokio::test]
+async fn r08_a_creation_whose_answer_is_lost_is_found_though_a_copy_is_behind() {
+    let indices = Indices::new();
+    let (clean, faulty) = (open(&indices).await, Faulty::open(&indices).await);
+    faulty.proxy.rule(is_write, When::Times(1), Fault::CutAfter);
+    // The look before the creation, and two after it.
+    fall_behind(&faulty.proxy, &indices, "alice", 3).await;
+    faulty.store.user_create(user("alice"), hash("hash")).await.unwrap();
+    let bob = User { email: user("alice").email, ..user("bob") };
+    assert_eq!(clean.user_create(bob, hash("hash")).await, Err(StoreError::AlreadyExists(Unique::Email)));
+}
+
+#[tokio::test]
+async fn r08_a_change_whose_answer_is_lost_is_found_though_a_copy_is_behind() {
+    let indices = Indices::new();
+    let (clean, faulty) = (open(&indices).await, Faulty::open(&indices).await);
+    create(&clean, &user("alice")).await;
+    faulty.proxy.rule(is_write, When::Times(1), Fault::CutAfter);
+    fall_behind(&faulty.proxy, &indices, "alice", 3).await;
+    let changed = next(&user("alice"), |alice| alice.bio = "changed".into());
+    faulty.store.user_replace(changed.clone(), PasswordChange::Keep).await.unwrap();
+    assert_eq!(clean.user_get(&name("alice")).await.unwrap().as_deref(), Some(&changed));
+}
+
+#[tokio::test]
+async fn r08_a_write_that_no_copy_shows_is_unknown() {
+    let indices = Indices::new();
+    let faulty = Faulty::open(&indices).await;
+    faulty.proxy.rule(is_write, When::Times(1), Fault::CutAfter);
+    fall_behind(&faulty.proxy, &indices, "alice", 1_000).await;
+    let answer = faulty.store.user_create(user("alice"), hash("hash")).await;
+    assert!(matches!(answer, Err(StoreError::OutcomeUnknown(_))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn r04_a_write_that_others_have_followed_is_not_told_under_the_number_of_theirs() {
+    let indices = Indices::new();
+    let (clean, faulty) = (open(&indices).await, Faulty::with_timeout(&indices, Duration::from_secs(4)).await);
+    create(&clean, &user("alice")).await;
+    let ours = next(&user("alice"), |alice| alice.bio = "ours".into());
+    let theirs = next(&ours, |alice| alice.bio = "theirs".into());
+    // The answer is lost, and before the second attempt another gateway writes.
+    let second = faulty.proxy.rule(is_write, When::Times(1), Fault::Hold);
+    faulty.proxy.rule(is_write, When::Times(1), Fault::CutAfter);
+    let other = async {
+        second.wait_for(1).await;
+        clean.user_replace(theirs, PasswordChange::Keep).await.unwrap();
+        second.release();
+    };
+    let (written, ()) = tokio::join!(faulty.store.user_replace(ours, PasswordChange::Keep), other);
+    let written = written.unwrap();
+    assert_eq!((written.seq, written.record), (None, None));
+}
+
+#[tokio::test]
+async fn r07_users_of_a_shard_that_does_not_answer_are_not_called_missing() {
+    let indices = Indices::new();
+    let faulty = Faulty::open(&indices).await;
+    create(&faulty.store, &user("alice")).await;
+    let body = r#"{"docs":[{"_index":"users","_id":"alice","error":{"type":"no_shard_available_action_exception"}}]}"#;
+    faulty.proxy.rule(|_, path| path.contains("/_mget"), When::Times(1), Fault::Answer(200, JSON, body));
+    let answer = faulty.store.user_get_many(&[name("alice")]).await;
+    assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+    assert_eq!(faulty.store.user_get_many(&[name("alice")]).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn r04_a_page_waits_for_what_hides_one_of_its_states_from_beyond_its_end() {
+    let indices = Indices::new();
+    let (clean, faulty) = (open(&indices).await, Faulty::open(&indices).await);
+    let start = clean.start().await.unwrap();
+    create(&clean, &user("alice")).await;
+    for at in 0..5 {
+        create(&clean, &user(&format!("user{at}"))).await;
+    }
+    let stats = format!("{}/{}-users/_stats/docs?level=shards", elastic_url(), indices.prefix);
+    let checkpoint = reqwest::get(stats).await.unwrap().text().await.unwrap().leak();
+    faulty.proxy.rule(|_, path| path.contains("/_stats"), When::Always, Fault::Answer(200, JSON, checkpoint));
+    // Visible, and not final as far as can be told: if it is lost, the state that it hides comes back.
+    let changed = next(&user("alice"), |alice| alice.bio = "visible".into());
+    clean.user_replace(changed.clone(), PasswordChange::Keep).await.unwrap();
+    let page = faulty.store.changes_after(&start, 2).await.unwrap();
+    assert_eq!((page.records.len(), &page.position, page.more), (0, &start, true));
+
+    faulty.proxy.clear();
+    let page = faulty.store.changes_after(&start, 2).await.unwrap();
+    assert_eq!(page.records.iter().map(|record| record.user.username.as_str()).collect::<Vec<_>>(), ["user0", "user1"]);
+    let rest = faulty.store.changes_after(&page.position, 10).await.unwrap();
+    assert_eq!(rest.records.last().map(|record| &*record.user), Some(&changed));
+}
+
+#[tokio::test]
+async fn r04_a_state_that_is_written_once_more_tells_what_it_hides() {
+    let indices = Indices::new();
+    let store = open(&indices).await;
+    let number = create(&store, &user("alice")).await;
+    store.password_upgrade(&name("alice"), hash("hash"), hash("stronger")).await.unwrap();
+    let source: Value = {
+        let url = format!("{}/{}-users/_source/alice", elastic_url(), indices.prefix);
+        reqwest::get(url).await.unwrap().json().await.unwrap()
+    };
+    assert_eq!(source["password"], "stronger");
+    assert_eq!(source["prev_seq"], number);
+}

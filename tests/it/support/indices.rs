@@ -1,0 +1,61 @@
+//! Indices of a test's own, on the Elasticsearch that all tests share or on another.
+
+use std::time::Duration;
+
+use doorward::store::elastic::{ElasticConfig, Url};
+
+use super::elastic::elastic_url;
+
+/// A prefix that nobody else uses; its indices are deleted on drop.
+pub struct Indices {
+    /// Where they are, in the form of ES_URL.
+    pub url: String,
+    /// What the names of the indices begin with.
+    pub prefix: String,
+    /// Primary shards of the users.
+    pub shards: usize,
+}
+
+impl Indices {
+    /// A new one on the shared server.
+    pub fn new() -> Self {
+        Self::at(elastic_url(), 1)
+    }
+
+    /// A new one on other servers, whose users have so many primary shards.
+    pub fn at(url: String, shards: usize) -> Self {
+        Self { url, prefix: format!("test-{}", &uuid::Uuid::new_v4().simple().to_string()[..16]), shards }
+    }
+
+    /// Settings of a store in these indices.
+    pub fn config(&self) -> ElasticConfig {
+        self.config_at(&self.url)
+    }
+
+    /// Settings of a store in these indices by another way to them.
+    pub fn config_at(&self, url: &str) -> ElasticConfig {
+        ElasticConfig {
+            nodes: url.split(',').map(|url| Url::parse(url).expect("a server has a URL")).collect(),
+            credentials: None,
+            ca_file: None,
+            prefix: self.prefix.clone(),
+            shards: self.shards,
+            connect_timeout: Duration::from_millis(500),
+            request_timeout: Duration::from_secs(2),
+            start_patience: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Drop for Indices {
+    fn drop(&mut self) {
+        let url = format!("{}/{}-*?expand_wildcards=all", self.url.split(',').next().expect("a server"), self.prefix);
+        // A thread, since a runtime cannot be blocked on from within itself.
+        let delete = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async { reqwest::Client::new().delete(url).send().await.map_err(std::io::Error::other) })
+        });
+        // What cannot be deleted goes with the server.
+        let _ = delete.join();
+    }
+}
