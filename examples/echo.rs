@@ -69,6 +69,7 @@ fn upgrade(mut request: Request<Incoming>, address: SocketAddr) -> Response<Empt
             message_bytes: MESSAGE_BYTES,
             calls_in_flight: 32,
             sign_in: None,
+            message: Duration::from_secs(600),
             ping: Duration::from_secs(600),
             pong: Duration::from_secs(10),
             write: Duration::from_secs(30),

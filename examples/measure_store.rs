@@ -1,19 +1,24 @@
-//! Measures lists and searches of a filled embedded store: `cargo run --release --example measure_store -- <file> [samples]`.
+//! Measures lists and searches of a filled store: `cargo run --release --example measure_store -- <home> [samples]`.
 //!
+//! The home is a file of the embedded store, or `http://host:port/prefix` of an Elasticsearch.
 //! Times are those of the caller, awaiting one call after the other.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use doorward::store::sqlite::SqliteStore;
 use doorward::store::{ListQuery, PageKey, PasswordChange, SearchQuery, Sort, SortField, Store, StoreError};
 use doorward::users::User;
 use doorward::users::filter::Filter;
 use doorward::users::fold::words;
 use serde_json::{Value, json};
 
+mod home;
+
+use home::Home;
+
 const PAGE: usize = 200;
 const DEEP_PAGE: usize = 5_000;
+/// The largest page that every store gives.
+const STRIDE: usize = 9_800;
 
 const SEARCHES: &[&str] = &[
     "a",
@@ -55,12 +60,13 @@ const SEARCHES: &[&str] = &[
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let file = arguments.next().ok_or("usage: measure_store <file> [samples]")?;
+    let home = arguments.next().ok_or("usage: measure_store <home> [samples]")?;
     let samples = arguments.next().map_or(Ok(100), |samples| samples.parse())?;
     let opening = Instant::now();
-    let store = SqliteStore::open(&PathBuf::from(file))?;
+    let home = Home::open(&home).await?;
+    let store = home.store();
     eprintln!("opened after {:.1?}", opening.elapsed());
-    search(&store, "warm", None).await?;
+    search(store, "warm", None).await?;
     eprintln!("searched after {:.1?}; {} users", opening.elapsed(), store.user_count(None).await?);
 
     eprintln!("\n{:<44} {:>9} {:>9} {:>9} {:>8}", "list of 200 users", "p50", "p99", "max", "found");
@@ -68,12 +74,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         for descending in [false, true] {
             let sort = Sort { field, descending };
             let name = format!("{}{field:?}", if descending { "-" } else { "" });
-            let deep = deep_key(&store, sort).await?;
+            let deep = deep_key(store, sort).await?;
             // In turns, so that both meet the same weather.
             let (mut first, mut deeper) = (Vec::new(), Vec::new());
             for _ in 0..samples {
-                first.push(list(&store, sort, None, None).await?);
-                deeper.push(list(&store, sort, None, deep.clone()).await?);
+                first.push(list(store, sort, None, None).await?);
+                deeper.push(list(store, sort, None, deep.clone()).await?);
             }
             print(&format!("{name} page 1"), first);
             print(&format!("{name} page {DEEP_PAGE}"), deeper);
@@ -91,7 +97,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         for field in [SortField::Username, SortField::CreatedAt] {
             let mut times = Vec::new();
             for _ in 0..samples.min(20) {
-                times.push(list(&store, Sort { field, descending: true }, Some(&filter), None).await?);
+                times.push(list(store, Sort { field, descending: true }, Some(&filter), None).await?);
             }
             print(&format!("-{field:?} {filter}"), times);
         }
@@ -107,20 +113,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         for text in SEARCHES {
             let mut times = Vec::new();
             for _ in 0..samples {
-                times.push(search(&store, text, filter).await?);
+                times.push(search(store, text, filter).await?);
             }
             all.extend_from_slice(&times);
             print(&format!("{text}{}", if filter.is_some() { " (active)" } else { "" }), times);
         }
     }
     print("all searches", all);
-    one_user(&store, samples).await?;
+    one_user(store, samples).await?;
     store.close().await;
     Ok(())
 }
 
 /// Lookups and writes of single users, one after the other: what a group commit costs when it has one member.
-async fn one_user(store: &SqliteStore, samples: usize) -> Result<(), Box<dyn std::error::Error>> {
+async fn one_user(store: &dyn Store, samples: usize) -> Result<(), Box<dyn std::error::Error>> {
     eprintln!("\n{:<44} {:>9} {:>9} {:>9}", "one user", "p50", "p99", "max");
     let sort = Sort { field: SortField::DisplayName, descending: false };
     let users = store.user_list(ListQuery { filter: None, sort, after: None, limit: samples }).await?.users;
@@ -148,11 +154,11 @@ async fn one_user(store: &SqliteStore, samples: usize) -> Result<(), Box<dyn std
 }
 
 /// The key behind which the deep page begins, or where the list ends before it.
-async fn deep_key(store: &SqliteStore, sort: Sort) -> Result<Option<PageKey>, Box<dyn std::error::Error>> {
+async fn deep_key(store: &dyn Store, sort: Sort) -> Result<Option<PageKey>, Box<dyn std::error::Error>> {
     let mut after = None;
-    // A store gives pages of any size, so the way there need not be walked in small ones.
-    for _ in 0..(DEEP_PAGE - 1) / 100 {
-        let page = store.user_list(ListQuery { filter: None, sort, after: after.clone(), limit: PAGE * 100 }).await?;
+    // The way there need not be walked in pages of that size.
+    for _ in 0..(DEEP_PAGE - 1) * PAGE / STRIDE {
+        let page = store.user_list(ListQuery { filter: None, sort, after: after.clone(), limit: STRIDE }).await?;
         match page.next {
             Some(next) => after = Some(next),
             None => break,
@@ -162,7 +168,7 @@ async fn deep_key(store: &SqliteStore, sort: Sort) -> Result<Option<PageKey>, Bo
 }
 
 async fn list(
-    store: &SqliteStore,
+    store: &dyn Store,
     sort: Sort,
     filter: Option<&Value>,
     after: Option<PageKey>,
@@ -177,7 +183,7 @@ async fn list(
 }
 
 async fn search(
-    store: &SqliteStore,
+    store: &dyn Store,
     text: &str,
     filter: Option<&Value>,
 ) -> Result<(Duration, usize), Box<dyn std::error::Error>> {

@@ -58,8 +58,12 @@ impl Gateway {
             .env_remove("JWT_SECRET")
             .current_dir(folder.path())
             .env("DOORWARD_LISTEN", address.to_string())
+            .env("DOORWARD_METRICS_LISTEN", "127.0.0.1:0")
             .env("DOORWARD_DATA_DIR", data)
             .env("DOORWARD_BCRYPT_COST", "10")
+            .env("DOORWARD_REGISTRATIONS_PER_ADDRESS", "1000000")
+            .env("DOORWARD_CALLS_PER_SECOND", "1000000")
+            .env("DOORWARD_CALLS_BURST", "10000000")
             .envs(settings.iter().map(|(name, value)| (name, value)));
         let log = folder.path().join("gateway.log");
         let mut process = Process::start("the gateway", command, address, log, placement, processors)?;

@@ -38,6 +38,8 @@ enum Command {
     Table(table::Options),
     /// Reference: answer every WebSocket text with the same bytes.
     Echo(ReferenceArguments),
+    /// Reference: write the same bytes to every WebSocket when asked to.
+    Spread(ReferenceArguments),
     /// Reference: answer every HTTP request with the same bytes.
     Respond(ReferenceArguments),
 }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Table(options) => table::run(options),
         Command::Echo(arguments) => reference::echo(arguments.listen, &arguments.reply),
+        Command::Spread(arguments) => reference::spread(arguments.listen, &arguments.reply),
         Command::Respond(arguments) => reference::respond(arguments.listen, &arguments.reply),
     };
     done.unwrap_or_else(|failure| {

@@ -17,8 +17,10 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+use tokio::sync::Mutex;
 use tokio_tungstenite::accept_async_with_config;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
@@ -51,15 +53,24 @@ pub struct Reference {
 impl Reference {
     /// Starts this program again as the reference for a carrier.
     pub async fn start(carrier: Carrier, reply: &Reply, placement: Placement, processors: &Processors) -> Result<Self> {
-        let folder = TempFolder::new()?;
-        let (address, file) = (free_address()?, folder.path().join("reply.json"));
-        fs::write(&file, serde_json::to_vec(reply)?)?;
-        let name = match carrier {
+        let mode = match carrier {
             Carrier::WebSocket => "echo",
             Carrier::Http => "respond",
         };
+        Self::start_as(mode, reply, placement, processors).await
+    }
+
+    /// Starts it as the reference of row 5: a connection that begins with `!` has the text written to all sockets.
+    pub async fn start_spread(reply: &Reply, placement: Placement, processors: &Processors) -> Result<Self> {
+        Self::start_as("spread", reply, placement, processors).await
+    }
+
+    async fn start_as(mode: &str, reply: &Reply, placement: Placement, processors: &Processors) -> Result<Self> {
+        let folder = TempFolder::new()?;
+        let (address, file) = (free_address()?, folder.path().join("reply.json"));
+        fs::write(&file, serde_json::to_vec(reply)?)?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg(name).arg("--listen").arg(address.to_string()).arg("--reply").arg(file);
+        command.arg(mode).arg("--listen").arg(address.to_string()).arg("--reply").arg(file);
         let log = folder.path().join("reference.log");
         let mut process = Process::start("the reference", command, address, log, placement, processors)?;
         process.ready(None).await?;
@@ -78,6 +89,32 @@ pub fn echo(listen: SocketAddr, reply: &Path) -> Result<ExitCode> {
     serve(listen, move |stream| {
         let answer = answer.clone();
         async move { answer_frames(stream, &answer).await }
+    })
+}
+
+/// The loop over all sockets, until it is killed: each `!` on a connection that begins with it has the frame written to
+/// everyone, and is answered with the same byte.
+pub fn spread(listen: SocketAddr, reply: &Path) -> Result<ExitCode> {
+    let frame = Utf8Bytes::from(read_reply(reply)?.text);
+    let sockets = Arc::new(Mutex::new(Vec::new()));
+    serve(listen, move |mut stream| {
+        let (frame, sockets) = (frame.clone(), sockets.clone());
+        async move {
+            let mut byte = [0];
+            stream.peek(&mut byte).await?;
+            if byte != *b"!" {
+                let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+                sockets.lock().await.push(accept_async_with_config(stream, Some(config)).await?);
+                return Ok(());
+            }
+            while stream.read_exact(&mut byte).await.is_ok() {
+                for socket in sockets.lock().await.iter_mut() {
+                    socket.send(Message::Text(frame.clone())).await?;
+                }
+                stream.write_all(&byte).await?;
+            }
+            Ok(())
+        }
     })
 }
 

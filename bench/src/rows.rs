@@ -1,6 +1,7 @@
-//! The rows of the table, one file each. The numbers are those of the list of gates; rows 5 and 8 (one change to many
-//! subscribers, one change across nodes) need the feed and are measured where that is.
+//! The rows of the table, one file each. The numbers are those of the list of gates.
 
+mod across;
+mod fan_out;
 mod flood;
 mod http_call;
 mod idle_memory;
@@ -20,7 +21,7 @@ use crate::placement::{Placement, Processors};
 use crate::table::{Figure, Outcome};
 
 /// The rows there are.
-pub const ALL: [u8; 8] = [1, 2, 3, 4, 6, 7, 9, 10];
+pub const ALL: [u8; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 
 /// Everything a row needs to know.
 pub struct Plan {
@@ -32,7 +33,7 @@ pub struct Plan {
     pub rounds: usize,
     /// Length of one.
     pub duration: Duration,
-    /// Sockets of row 4.
+    /// Sockets of rows 4 and 5.
     pub idle_sockets: usize,
     /// Users of row 9.
     pub users: u64,
@@ -68,8 +69,10 @@ pub fn subject(row: u8) -> &'static str {
         2 => "latency of 1,000 paced sockets",
         3 => "32 calls pipelined on each of 64 sockets",
         4 => "memory of an idle signed-in socket",
+        5 => "one change to many subscribers",
         6 => "CPU of an HTTP call",
         7 => "logins, and other calls meanwhile",
+        8 => "one change across gateways, and idle ones",
         9 => "first and last page of users.list",
         10 => "a client that floods and never reads",
         _ => "unknown",
@@ -83,8 +86,10 @@ pub async fn measure(row: u8, plan: &Plan) -> Result<Vec<Outcome>> {
         2 => paced::measure(plan).await,
         3 => pipelined::measure(plan).await,
         4 => idle_memory::measure(plan).await,
+        5 => fan_out::measure(plan).await,
         6 => http_call::measure(plan).await,
         7 => logins::measure(plan).await,
+        8 => across::measure(plan).await,
         9 => list_pages::measure(plan).await,
         10 => flood::measure(plan).await,
         _ => Err(format!("there is no row {row}; there are {ALL:?}").into()),

@@ -328,7 +328,7 @@ impl Iterator for People {
             display_name,
             bio: bio.join(" "),
             avatar_url: self.random.random_bool(0.3).then(|| format!("https://img.example.com/{username}.png")),
-            attributes: Attributes::new(attributes.into_iter().collect()).expect("it is small"),
+            attributes: Attributes::new(&attributes.into_iter().collect()).expect("it is small"),
             status,
             role: if self.random.random_bool(0.01) { Role::Admin } else { Role::User },
             created_at,
