@@ -22,6 +22,8 @@ use crate::support::{Home, Indices, PASSWORD, PATIENCE, Process, TestClient, adm
 const USERS: usize = 24;
 const SUBSCRIBERS: usize = 50;
 const WRITERS: usize = 16;
+/// Before gateways are tried again that all refused.
+const REACH_AGAIN: Duration = Duration::from_millis(250);
 
 /// Where the gateways of one data set listen at present, and who may watch everything there.
 #[derive(Clone)]
@@ -37,19 +39,23 @@ impl Nodes {
         (!addresses.is_empty()).then(|| addresses[rand::random_range(0..addresses.len())])
     }
 
-    /// A socket on any of them that answers.
+    /// A socket on any of them that answers. One that serves may refuse for a moment, with its store too busy to look up
+    /// a session.
     pub async fn connect(&mut self) -> TestClient {
-        loop {
-            let addresses = self.addresses.borrow_and_update().clone();
-            let first = rand::random_range(0..addresses.len().max(1));
-            for at in 0..addresses.len() {
-                let address = addresses[(first + at) % addresses.len()];
-                if let Some(client) = TestClient::reach(address, &self.admin_token).await {
-                    return client;
+        let connected = async {
+            loop {
+                let addresses = self.addresses.borrow_and_update().clone();
+                let first = rand::random_range(0..addresses.len().max(1));
+                for at in 0..addresses.len() {
+                    let address = addresses[(first + at) % addresses.len()];
+                    if let Some(client) = TestClient::reach(address, &self.admin_token).await {
+                        return client;
+                    }
                 }
+                let _ = tokio::time::timeout(REACH_AGAIN, self.addresses.changed()).await;
             }
-            tokio::time::timeout(PATIENCE, self.addresses.changed()).await.expect("a gateway comes back").unwrap();
-        }
+        };
+        tokio::time::timeout(PATIENCE, connected).await.expect("a gateway comes back")
     }
 }
 

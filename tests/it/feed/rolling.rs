@@ -35,8 +35,8 @@ async fn over_http(nodes: &Nodes, http: &reqwest::Client, method: &str, params: 
     let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
     let request = http.post(format!("http://{}/rpc", nodes.any()?)).bearer_auth(&nodes.admin_token);
     let response = request.header("content-type", "application/json").body(call.to_string()).send().await.ok()?;
-    // An answer that was begun comes whole.
-    judged(serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
+    let text = response.text().await.expect("an answer that was begun comes whole");
+    judged(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
 }
 
 /// A write may be tried again under its condition: once the first attempt has had its effect, that is refused with 1203.
@@ -79,14 +79,16 @@ async fn change(mut nodes: Nodes, name: String, by_socket: bool, stop: Arc<Atomi
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_three_gateways_are_replaced_without_a_failed_call_or_a_lost_change() {
     let (gateways, nodes) = Gateways::start(Home::elastic(Indices::new()), 3).await;
+    let mut admin = nodes.clone().connect().await;
+    let names: Vec<String> = (0..2 * CALLERS).map(|number| format!("caller{number}")).collect();
+    for name in &names {
+        let params = json!({"username": name, "email": format!("{name}@example.com"), "password": PASSWORD});
+        admin.call("users.create", params).await.unwrap();
+    }
     let callers = nodes.clone();
     let replaced = async {
-        let mut admin = callers.clone().connect().await;
         let (stop, mut calling) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
-        for number in 0..2 * CALLERS {
-            let name = format!("caller{number}");
-            let params = json!({"username": name, "email": format!("{name}@example.com"), "password": PASSWORD});
-            admin.call("users.create", params).await.unwrap();
+        for (number, name) in names.into_iter().enumerate() {
             calling.spawn(change(callers.clone(), name, number < CALLERS, stop.clone()));
         }
         let gateways = gateways.be_restarted(count(1, 10)).await;
