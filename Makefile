@@ -6,18 +6,23 @@ build:
 	cargo build --workspace --all-targets --locked
 
 # Rust's tests with an Elasticsearch, then clients and a conformance suite that were not written here, against the same build.
-# Once more on Elasticsearch: all that speak to a gateway, but for those that choose its home themselves. Last the clusters,
-# one at a time, since three servers need the machine.
+# Once more on Elasticsearch: all that speak to a gateway, but for those that choose its home themselves. Last those that
+# need the machine for themselves, one at a time: the recorded histories, for their load, and the clusters of three servers.
+# Servers keep their data in memory: a refresh of a shard makes some twenty files, and no test cuts the power.
 test: build
-	tests/elastic/es run -- cargo test --workspace --locked -- --skip cluster::
-	DOORWARD_TEST_STORE=elasticsearch tests/elastic/es run -- cargo test --workspace --locked --test it -- \
-		--skip store:: --skip durability:: --skip start:: --skip support:: --skip cluster::
+	tests/elastic/es run --in-memory -- cargo test --workspace --locked -- --skip cluster:: --skip feed::recorded::
+	DOORWARD_TEST_STORE=elasticsearch tests/elastic/es run --in-memory -- cargo test --workspace --locked --test it -- \
+		--skip store:: --skip durability:: --skip start:: --skip support:: --skip cluster:: --skip feed::recorded::
+	tests/elastic/es run --in-memory -- \
+		cargo test --workspace --locked --test it feed::recorded:: -- --test-threads 1
 	cargo test --workspace --locked --test it cluster:: -- --test-threads 1
 	tests/clients/run
 	tests/conformance/run
 
-# The same with every loop at the full count that its requirement names.
+# The same with every loop at the full count that its requirement names, and at its load: on two cores that takes
+# optimised gateways.
 test-long: export DOORWARD_TEST_LONG = 1
+test-long: export CARGO_PROFILE_DEV_OPT_LEVEL = 2
 test-long: test
 
 # The store's contract on the oldest server that it supports, the last of 8, and the newest.

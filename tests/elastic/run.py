@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,9 @@ import node
 # Docker may have to fetch its image meanwhile; a server that ends is noticed at once.
 START_SECONDS = 300
 STOP_SECONDS = 10
+# Where a test's server keeps its data when asked to keep them in memory, and how much must be free there.
+MEMORY = Path("/dev/shm")  # noqa: S108 (the folder in it is made by tempfile)
+MEMORY_BYTES = 2 << 30
 IMAGE = "docker.elastic.co/elasticsearch/elasticsearch"
 
 
@@ -32,10 +36,20 @@ def run(given: argparse.Namespace) -> int:
         os.execvp(given.command[0], given.command)
     for caught in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(caught, lambda number, _: sys.exit(128 + number))
-    with tempfile.TemporaryDirectory(prefix="doorward-es-", ignore_cleanup_errors=True) as work:
+    place = memory() if given.in_memory else None
+    with tempfile.TemporaryDirectory(prefix="doorward-es-", dir=place, ignore_cleanup_errors=True) as work:
         Path(work).chmod(0o711)
         with server(given, Path(work)) as url:
             return run_command(given.command, os.environ | {"TEST_ES_URL": url})
+
+
+def memory() -> Path | None:
+    """A place in memory, where there is one with room; else the data go where all temporary files go."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(MEMORY).free >= MEMORY_BYTES:
+            return MEMORY
+    print(f"tests/elastic/es: {MEMORY} has no room: the server's data are kept on disk", file=sys.stderr)
+    return None
 
 
 def run_command(command: list[str], environment: dict[str, str]) -> int:
@@ -81,6 +95,8 @@ def docker_command(given: argparse.Namespace, _: Path, port: int) -> tuple[list[
     settings = node.SETTINGS | {"ES_JAVA_OPTS": f"-Xms{given.heap} -Xmx{given.heap}"}
     command = ["setpriv", "--pdeathsig", "TERM", "docker", "run", "--rm", f"--publish=127.0.0.1:{port}:9200"]
     command += [f"--name=doorward-es-{secrets.token_hex(4)}", *(f"--env={n}={v}" for n, v in settings.items())]
+    if given.in_memory:
+        command.append("--tmpfs=/usr/share/elasticsearch/data:mode=1777")
     return [*command, f"{IMAGE}:{version}"], f"Elasticsearch {version} in Docker"
 
 
