@@ -184,7 +184,7 @@ impl Directory {
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
             // Straight from the store: the state that the compare-and-set will meet.
-            let current = self.store.user_get(username).await?.ok_or(StoreError::NotFound)?;
+            let current = self.store.user_get_to_replace(username).await?.ok_or(StoreError::NotFound)?;
             if if_rev.is_some_and(|rev| rev != current.rev) {
                 return Err(StoreError::RevConflict { current_rev: current.rev }.into());
             }

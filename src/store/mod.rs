@@ -316,6 +316,11 @@ pub trait Store: Send + Sync + 'static {
     /// One user, or `None` when there is no such name.
     async fn user_get(&self, username: &Username) -> Result<Option<Arc<User>>, StoreError>;
 
+    /// The same for who is about to replace it: what the replacement needs to know is read by the way.
+    async fn user_get_to_replace(&self, username: &Username) -> Result<Option<Arc<User>>, StoreError> {
+        self.user_get(username).await
+    }
+
     /// The users of these names that exist, in no particular order.
     async fn user_get_many(&self, usernames: &[Username]) -> Result<Vec<Arc<User>>, StoreError>;
 

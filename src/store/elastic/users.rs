@@ -51,6 +51,18 @@ impl ElasticStore {
         found.map(|found| User::try_from(&found.document).map(Arc::new)).transpose()
     }
 
+    /// One user, whose document is kept for the replacement that follows. Should that come late, its condition says so.
+    pub(super) async fn get_to_replace(
+        &self,
+        username: &Username,
+        deadline: Deadline,
+    ) -> Result<Option<Arc<User>>, StoreError> {
+        let Some(found) = self.user_found(username, deadline).await? else { return Ok(None) };
+        let user = User::try_from(&found.document.fields)?;
+        self.to_replace.insert(username.key(), Arc::new(found));
+        Ok(Some(Arc::new(user)))
+    }
+
     /// Those of these users that exist.
     pub(super) async fn get_many(
         &self,
@@ -184,7 +196,11 @@ impl ElasticStore {
         password: &PasswordChange,
         deadline: Deadline,
     ) -> Result<Option<Written>, WriteError> {
-        let found = self.user_found(&user.username, deadline).await?.ok_or(StoreError::NotFound)?;
+        let read = self.to_replace.remove(&user.username.key()).map(|(_, found)| found);
+        let found = match read.filter(|found| Some(found.document.fields.rev) == user.rev.checked_sub(1)) {
+            Some(found) => found,
+            None => Arc::new(self.user_found(&user.username, deadline).await?.ok_or(StoreError::NotFound)?),
+        };
         let old = User::try_from(&found.document.fields)?;
         if Some(old.rev) != user.rev.checked_sub(1) {
             return Err(StoreError::RevConflict { current_rev: old.rev }.into());
