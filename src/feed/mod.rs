@@ -42,7 +42,7 @@ pub struct Feed {
     /// Whether somebody who does not read the ring waits for what is final to move.
     behind: AtomicBool,
     pages: Semaphore,
-    /// Told when this node has written.
+    /// Told when this node has written what the tail must read before it can be told of.
     written: Notify,
     /// With the store.
     contact: Contact,
@@ -87,12 +87,15 @@ impl Feed {
 
     /// Tells of what this node has written: at once where that is known, and else as soon as the tail has read it.
     pub fn wrote(&self, written: Written) {
-        if let Some(record) = written.record
-            && self.ring.publish_own(record)
-        {
-            self.wake();
+        match written.record {
+            // The tail finds it in its own time.
+            Some(record) => {
+                if self.ring.publish_own(record) {
+                    self.wake();
+                }
+            }
+            None => self.written.notify_one(),
         }
-        self.written.notify_one();
     }
 
     /// How long the store has not been heard of.

@@ -7,6 +7,7 @@ mod late;
 mod outage;
 mod overload;
 mod races;
+mod refreshes;
 mod start;
 mod told;
 

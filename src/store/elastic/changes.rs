@@ -20,13 +20,16 @@ use crate::users::{Status, User};
 
 /// The most records of one answer: `index.max_result_window` is 10,000.
 const PAGE_MAX: usize = 5_000;
-/// How often the checkpoint is looked at while it moves.
+/// How often the checkpoint is looked at while it moves, when that goes fast and at the least. To read what has changed
+/// takes a refresh, which costs the server as much as many writes: so it takes at most one part in `SHARE` of the time.
 const POLL_BUSY: Duration = Duration::from_millis(50);
+const POLL_BUSY_MAX: Duration = Duration::from_millis(250);
+const SHARE: u32 = 5;
 /// And at the least, while it does not.
 const POLL_IDLE: Duration = Duration::from_millis(300);
 /// How often it is looked at for a write that is visible already, and how many times.
-const POLL_VISIBLE: Duration = Duration::from_millis(10);
-const POLLS_VISIBLE: usize = 50;
+const POLL_VISIBLE: Duration = Duration::from_millis(20);
+const POLLS_VISIBLE: usize = 25;
 
 /// The part of a user's document that a change is made of.
 #[derive(Deserialize)]
@@ -91,7 +94,7 @@ impl ElasticStore {
         let mut position = former::translate(after, &written)?;
         if position.numbers.iter().zip(&written.position.numbers).any(|(from, to)| from < to) {
             // Whatever is final by now must be found, in this very index: the alias may name another by now.
-            self.feed.refresh(&written.index.name, deadline).await?;
+            self.shown.catch_up(&self.feed, &written, deadline).await?;
         }
         let (mut records, mut more, mut complete) = (Vec::new(), false, true);
         let (start, mut hiding) = (position.clone(), vec![0; position.numbers.len()]);
@@ -213,23 +216,37 @@ impl ElasticStore {
     /// Returns once something was written since the last return; may return early. For one caller at a time.
     pub(super) async fn wait_for_changes(&self) {
         let mut watch = self.watch.lock().await;
+        if let Some(told) = watch.told.take() {
+            watch.next = told + (told.elapsed() * SHARE).clamp(POLL_BUSY, POLL_BUSY_MAX);
+            watch.pause = POLL_BUSY;
+        }
         loop {
+            tokio::time::sleep_until(watch.next).await;
             let now = self.look(Deadline::within(OPERATION)).await.ok().map(|written| written.position);
             // What cannot be read now may well have changed.
             if now.is_none() || watch.seen != now {
-                *watch = Watch { seen: now, pause: POLL_BUSY };
+                (watch.seen, watch.told) = (now, Some(Instant::now()));
                 return;
             }
-            let pause = watch.pause;
-            watch.pause = (pause * 2).min(POLL_IDLE);
-            tokio::time::sleep(pause).await;
+            watch.next = Instant::now() + watch.pause;
+            watch.pause = (watch.pause * 2).min(POLL_IDLE);
         }
     }
 }
 
 /// What [`ElasticStore::wait_for_changes`] knows from one call to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Watch {
     seen: Option<Position>,
+    /// When it last told of something, which has been read by the next call.
+    told: Option<Instant>,
+    /// When to look next, and how long after that once more.
+    next: Instant,
     pause: Duration,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { seen: None, told: None, next: Instant::now(), pause: POLL_BUSY }
+    }
 }

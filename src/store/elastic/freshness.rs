@@ -1,14 +1,14 @@
 //! Searches that show what was written: the index is refreshed only when a search would otherwise miss something, and
 //! then once for all who wait.
 
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{MutexGuard, PoisonError};
 
 use tokio::sync::Mutex;
 
 use super::changes::Written;
 use super::client::{Client, Deadline};
-use crate::store::StoreError;
+use crate::store::{Position, StoreError};
 
 /// Counts the writes that this node knows of, and those that searches show.
 #[derive(Debug)]
@@ -58,5 +58,69 @@ impl Freshness {
         client.refresh(index, deadline).await?;
         self.shown.fetch_max(shows, Ordering::AcqRel);
         Ok(())
+    }
+}
+
+/// Up to where searches show what is final. A refresh makes a segment of its own out of what was written since the last
+/// one, which costs the server more than ten writes do: one is made for all who wait.
+///
+/// What was shown stays so: a copy of the shard that starts later is refreshed before it answers, and a refresh that
+/// misses a copy is a failure.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// What is final as far as any of those who wait has seen.
+    wanted: std::sync::Mutex<Reach>,
+    /// Held by who refreshes.
+    shown: Mutex<Reach>,
+}
+
+impl Shown {
+    /// Makes searches show everything that was final when `written` was read.
+    pub(super) async fn catch_up(
+        &self,
+        client: &Client,
+        written: &Written,
+        deadline: Deadline,
+    ) -> Result<(), StoreError> {
+        let own = &written.position;
+        self.wanted().include(own);
+        let turn = tokio::time::timeout(deadline.left(), self.shown.lock());
+        let mut shown = turn.await.map_err(|_| StoreError::Timeout)?;
+        if shown.includes(own) {
+            return Ok(());
+        }
+        let mut reach = self.wanted().clone();
+        client.refresh(&written.index.name, deadline).await?;
+        // In another index since, perhaps.
+        reach.include(own);
+        *shown = reach;
+        Ok(())
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Reach> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How far the shards of one index have come.
+#[derive(Debug, Clone, Default)]
+struct Reach {
+    history: String,
+    numbers: Vec<u64>,
+}
+
+impl Reach {
+    fn includes(&self, position: &Position) -> bool {
+        self.history == position.history && self.numbers.iter().zip(&position.numbers).all(|(reach, to)| reach >= to)
+    }
+
+    /// Extends it to a position; begins anew there when that is of another index.
+    fn include(&mut self, position: &Position) {
+        if self.history != position.history {
+            *self = Self { history: position.history.clone(), numbers: position.numbers.clone() };
+        }
+        for (reach, to) in self.numbers.iter_mut().zip(&position.numbers) {
+            *reach = (*to).max(*reach);
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 pub use elasticsearch::http::Url;
+use quick_cache::sync::Cache;
 use secrecy::SecretString;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -18,7 +19,9 @@ use uuid::Uuid;
 use self::changes::Watch;
 use self::checkpoint::Checkpoint;
 use self::client::{Answer, Client, Deadline, Failure, Kind, Request};
-use self::freshness::Freshness;
+use self::document::UserDocument;
+use self::documents::Found;
+use self::freshness::{Freshness, Shown};
 use self::index::{Index, KINDS, Meta, Names};
 pub use self::migrate::{Migration, migrate};
 use super::{
@@ -52,6 +55,8 @@ const SCHEMA: u32 = 1;
 const OPERATION: Duration = Duration::from_millis(4_500);
 /// The longest that one step of opening or migrating may take, e.g. making an index.
 const STEP: Duration = Duration::from_secs(60);
+/// How many users that were read to be replaced are kept until then: one for each change under way, or two.
+const TO_REPLACE: usize = 256;
 /// The setting that names certificates of an authority.
 pub(crate) const CA_FILE: &str = "DOORWARD_ES_CA_FILE";
 /// The pause after which a write that a migration holds is tried again, at most.
@@ -164,6 +169,10 @@ pub struct ElasticStore {
     feed: Client,
     names: Names,
     freshness: Freshness,
+    /// Users as they were read to be replaced, by the key of the name.
+    to_replace: Cache<String, Arc<Found<UserDocument>>>,
+    /// For the feed.
+    shown: Shown,
     /// The users index as it was last seen behind its alias.
     users: RwLock<Arc<Index>>,
     /// What `changed_elsewhere` has seen.
@@ -196,6 +205,8 @@ impl ElasticStore {
             client,
             names,
             freshness: Freshness::new(),
+            shown: Shown::default(),
+            to_replace: Cache::new(TO_REPLACE),
             users,
             watch: Mutex::default(),
             sessions_seen: Mutex::default(),
@@ -265,6 +276,10 @@ impl Store for ElasticStore {
 
     async fn user_get(&self, username: &Username) -> Result<Option<Arc<User>>, StoreError> {
         self.get(username, Deadline::within(OPERATION)).await
+    }
+
+    async fn user_get_to_replace(&self, username: &Username) -> Result<Option<Arc<User>>, StoreError> {
+        self.get_to_replace(username, Deadline::within(OPERATION)).await
     }
 
     async fn user_get_many(&self, usernames: &[Username]) -> Result<Vec<Arc<User>>, StoreError> {
