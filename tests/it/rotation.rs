@@ -7,7 +7,7 @@ use ed25519_dalek::pkcs8::EncodePrivateKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use serde_json::{Value, json};
 
-use crate::support::{Home, Process, TestClient, TestGateway};
+use crate::support::{Home, Indices, Process, TestClient, TestGateway};
 
 const OLD: &str = "the secret that is to be replaced 1";
 const NEW: &str = "the secret that takes its place now";
@@ -104,6 +104,50 @@ async fn s10_tokens_go_on_while_a_key_file_takes_the_place_of_the_secret_and_ano
     .await;
     // Refresh tokens are the secret's throughout.
     assert_eq!(left, (1003, None));
+}
+
+/// Three gateways that serve side by side take each step one after the other: at every moment, what one of them has issued
+/// is good at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn s10_gateways_in_different_steps_of_a_change_accept_what_the_others_have_issued() {
+    let home = Home::elastic(Indices::new());
+    let steps: [Settings<'_>; 4] = [
+        &[("JWT_SECRET", OLD)],
+        &[("JWT_SECRET", OLD), ("DOORWARD_JWT_ACCEPT_SECRET", NEW)],
+        &[("JWT_SECRET", NEW), ("DOORWARD_JWT_ACCEPT_SECRET", OLD)],
+        &[("JWT_SECRET", NEW)],
+    ];
+    let mut gateways = Vec::new();
+    for _ in 0..3 {
+        gateways.push(home.start(steps[0]).await);
+    }
+    for name in ["alice", "bob"] {
+        TestClient::connect(gateways[0].address, &[]).await.register(name).await;
+    }
+    let (mut refreshed, mut pairs) = (log_in(&gateways[0]).await, 0);
+    for step in &steps[1..] {
+        for at in 0..gateways.len() {
+            let next = home.start(step).await;
+            std::mem::replace(&mut gateways[at], next).kill().await;
+            for from in &gateways {
+                let mut issuer = TestClient::connect(from.address, &[]).await;
+                let issued = issuer.login("alice").await["tokens"].clone();
+                let cursor = issuer.call("users.list", json!({"limit": 1})).await.unwrap()["next_cursor"].clone();
+                for to in &gateways {
+                    // The same refresh token at all: the first use leads on, the others to the same successor.
+                    let (access, successor) = judged(to, &issued).await;
+                    assert_eq!(access, 0, "{step:?}");
+                    successor.unwrap();
+                    refreshed = judged(to, &refreshed).await.1.unwrap();
+                    let mut client = TestClient::connect(to.address, &[]).await;
+                    client.login("alice").await;
+                    client.call("users.list", json!({"limit": 1, "cursor": cursor})).await.unwrap();
+                    pairs += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(pairs, 3 * 3 * 9);
 }
 
 #[tokio::test]
