@@ -77,25 +77,45 @@ impl From<tungstenite::Error> for End {
     }
 }
 
+/// What goes on from one connection to the next.
+struct Watch {
+    options: Options,
+    /// Of the session that a login has begun: it goes on as long as the gateway lets it.
+    refresh_token: Option<SecretString>,
+}
+
+impl Watch {
+    /// Keeps the refresh token of new tokens, and gives the parameters that sign in with the other one.
+    fn take(&mut self, mut tokens: Value) -> Value {
+        if let Value::String(token) = tokens["refresh_token"].take() {
+            self.refresh_token = Some(token.into());
+        }
+        json!({"access_token": tokens["access_token"].take()})
+    }
+}
+
 /// One connection.
 struct Connection {
     ws: Socket,
     next_id: u64,
+    /// The call that asks for new tokens, while it is under way.
+    refreshing: Option<u64>,
     /// Asked for by a gateway that goes away.
     reconnect_after: Option<Duration>,
 }
 
 /// Prints changes until the output is closed. Errors: one line, when connecting again would not help.
-pub async fn run(mut options: Options) -> Result<(), String> {
+pub async fn run(options: Options) -> Result<(), String> {
     let dial = Dial::new(&options.url, options.ca_file.as_deref())?;
+    let mut watch = Watch { options, refresh_token: None };
     let mut failures = 0_u32;
     loop {
-        let before = options.since.clone();
-        match watch(&dial, &mut options).await {
+        let before = watch.options.since.clone();
+        match connect(&dial, &mut watch).await {
             End::Unread => return Ok(()),
             End::Refused(why) => return Err(why),
             End::Lost(why, asked) => {
-                failures = if options.since == before { failures + 1 } else { 0 };
+                failures = if watch.options.since == before { failures + 1 } else { 0 };
                 let longest = PAUSE.saturating_mul(1 << failures.min(10)).min(PAUSE_MAX);
                 let pause = asked.unwrap_or_else(|| longest.mul_f64(rand::random_range(0.1..=1.0)));
                 eprintln!("doorward: {why}; connecting again");
@@ -106,13 +126,13 @@ pub async fn run(mut options: Options) -> Result<(), String> {
 }
 
 /// Connects once and prints what comes, moving `since` along.
-async fn watch(dial: &Dial, options: &mut Options) -> End {
+async fn connect(dial: &Dial, watch: &mut Watch) -> End {
     let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, dial.open()).await {
-        Ok(Ok(ws)) => Connection { ws, next_id: 1, reconnect_after: None },
+        Ok(Ok(ws)) => Connection { ws, next_id: 1, refreshing: None, reconnect_after: None },
         Ok(Err(end)) => return end,
         Err(_) => return End::Lost("no answer".to_owned(), None),
     };
-    match connection.follow(options).await {
+    match connection.follow(watch).await {
         Ok(never) => match never {},
         Err(end) => end,
     }
@@ -120,32 +140,65 @@ async fn watch(dial: &Dial, options: &mut Options) -> End {
 
 impl Connection {
     /// Signs in, subscribes, and prints until the end.
-    async fn follow(&mut self, options: &mut Options) -> Result<std::convert::Infallible, End> {
-        let (method, params) = sign_in(&options.credentials);
-        self.call(method, params).await?;
-        let params = json!({"filter": options.filter, "since": options.since});
+    async fn follow(&mut self, watch: &mut Watch) -> Result<std::convert::Infallible, End> {
+        self.sign_in(watch).await?;
+        let params = json!({"filter": watch.options.filter, "since": watch.options.since});
         let subscribed = self.call("users.subscribe", params).await?;
         // From now on: known even when nothing is told before the connection is lost.
-        options.since = subscribed["position"].as_str().map(str::to_owned);
+        watch.options.since = subscribed["position"].as_str().map(str::to_owned);
         loop {
-            let frame = self.frame().await?;
+            let mut frame = self.frame().await?;
             let params = &frame["params"];
             match frame["method"].as_str() {
                 Some("users.changed") => {
-                    print(params, options.json).map_err(|_| End::Unread)?;
-                    options.since = params["position"].as_str().map(str::to_owned);
+                    print(params, watch.options.json).map_err(|_| End::Unread)?;
+                    watch.options.since = params["position"].as_str().map(str::to_owned);
                 }
-                Some("auth.expiring") if matches!(options.credentials, Credentials::Login(..)) => {
-                    let (method, params) = sign_in(&options.credentials);
-                    self.begin(method, params).await?;
+                Some("auth.expiring") => {
+                    if let Some(token) = &watch.refresh_token {
+                        let params = json!({"refresh_token": token.expose_secret()});
+                        self.refreshing = Some(self.begin("auth.refresh", params).await?);
+                    }
                 }
                 Some("system.draining") => {
                     self.reconnect_after = params["reconnect_after_ms"].as_u64().map(Duration::from_millis);
                 }
                 // Signing in again was answered, or something that a newer gateway tells.
-                _ => check(&frame)?,
+                _ => {
+                    check(&frame)?;
+                    if self.refreshing.take_if(|id| frame["id"] == *id).is_some() {
+                        let params = watch.take(frame["result"]["tokens"].take());
+                        self.begin("auth.authenticate", params).await?;
+                    }
+                }
             }
         }
+    }
+
+    /// Signs in: after a login of before, by the refresh token, unless its session has ended.
+    async fn sign_in(&mut self, watch: &mut Watch) -> Result<(), End> {
+        if let Some(token) = &watch.refresh_token {
+            let refreshed = self.call("auth.refresh", json!({"refresh_token": token.expose_secret()})).await;
+            match refreshed {
+                Ok(mut refreshed) => {
+                    let params = watch.take(refreshed["tokens"].take());
+                    return self.call("auth.authenticate", params).await.map(drop);
+                }
+                Err(End::Refused(_)) => watch.refresh_token = None,
+                Err(end) => return Err(end),
+            }
+        }
+        match &watch.options.credentials {
+            Credentials::Token(token) => {
+                self.call("auth.authenticate", json!({"access_token": token.expose_secret()})).await?;
+            }
+            Credentials::Login(login, password) => {
+                let params = json!({"login": login, "password": password.expose_secret(), "device": "doorward watch"});
+                let mut signed_in = self.call("auth.login", params).await?;
+                watch.take(signed_in["tokens"].take());
+            }
+        }
+        Ok(())
     }
 
     /// One call before there is a subscription: its result.
@@ -188,16 +241,6 @@ impl Connection {
                 Some(_) => {}
                 None => return Err(End::Lost("the connection is lost".to_owned(), self.reconnect_after)),
             }
-        }
-    }
-}
-
-fn sign_in(credentials: &Credentials) -> (&'static str, Value) {
-    match credentials {
-        Credentials::Token(token) => ("auth.authenticate", json!({"access_token": token.expose_secret()})),
-        Credentials::Login(login, password) => {
-            let params = json!({"login": login, "password": password.expose_secret(), "device": "doorward watch"});
-            ("auth.login", params)
         }
     }
 }

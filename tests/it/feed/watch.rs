@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
+use std::time::Duration;
 
+use doorward::users::Username;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::ChildStdout;
@@ -63,6 +65,46 @@ async fn watch_prints_every_change_once_or_more_though_the_gateway_is_killed() {
     }
     assert!(printed.keys().all(|rev| acknowledged.contains(rev)), "nothing else");
     eprintln!("{} changes acknowledged over 2 kills, {} states printed", acknowledged.len(), printed.len());
+    watch.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn watch_goes_on_with_the_session_of_its_login_when_tokens_expire_and_the_gateway_is_killed() {
+    let home = Home::of_this_run();
+    let address = lasting_address().to_string();
+    let settings = [("DOORWARD_LISTEN", &*address), ("DOORWARD_TOKEN_SECONDS", "10")];
+    let mut gateway = home.start(&settings).await;
+    TestClient::connect(gateway.address, &[]).await.register("alice").await;
+    let mut command = home.command(&settings);
+    command.args(["watch", "--login", "alice", "--password-stdin", "--json"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut watch = command.spawn().unwrap();
+    watch.stdin.take().unwrap().write_all(format!("{PASSWORD}\n").as_bytes()).await.unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let store = home.store().await;
+    for token in [2, 3] {
+        // A token is refreshed in time, and after the kill there is another connection.
+        let is_refreshed = async {
+            loop {
+                let sessions = store.sessions_of(&Username::parse("alice").unwrap()).await.unwrap();
+                let mut of_watch = sessions.iter().filter(|one| one.device.as_deref() == Some("doorward watch"));
+                let is_refreshed = of_watch.next().is_some_and(|session| session.token >= token);
+                assert_eq!(of_watch.next(), None, "it has logged in anew");
+                if is_refreshed {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, is_refreshed).await.expect("it goes on");
+        let mut alice = TestClient::connect(gateway.address, &[]).await;
+        alice.login("alice").await;
+        let bio = json!(token.to_string());
+        alice.call("users.update", json!({"username": "me", "patch": {"bio": bio}})).await.unwrap();
+        while next(&mut lines).await["user"]["bio"] != bio {}
+        gateway.kill().await;
+        gateway = home.start(&settings).await;
+    }
     watch.kill().await.unwrap();
 }
 
