@@ -56,6 +56,32 @@ async fn r08_a_change_whose_answer_is_lost_is_found_though_a_copy_is_behind() {
     assert_eq!(clean.user_get(&name("alice")).await.unwrap().as_deref(), Some(&changed));
 }
 
+/// What a node answers that has tried again, in vain, what a primary had done before it died, and the master with it.
+const NO_MASTER: &str = r#"{"error":{"type":"cluster_block_exception","reason":"blocked by: [SERVICE_UNAVAILABLE/2/no master];"},"status":503}"#;
+
+#[tokio::test]
+async fn r08_a_change_that_was_done_before_the_cluster_lost_its_master_is_told_as_done() {
+    let indices = Indices::new();
+    let (clean, faulty) = (open(&indices).await, Faulty::open(&indices).await);
+    create(&clean, &user("alice")).await;
+    // As often as it is sent.
+    faulty.proxy.rule(is_write, When::Always, Fault::AnswerAfter(503, NO_MASTER));
+    let changed = next(&user("alice"), |alice| alice.bio = "changed".into());
+    faulty.store.user_replace(changed.clone(), PasswordChange::Keep).await.unwrap();
+    assert_eq!(clean.user_get(&name("alice")).await.unwrap().as_deref(), Some(&changed));
+}
+
+#[tokio::test]
+async fn r08_a_change_that_may_have_been_done_before_the_cluster_lost_its_master_is_unknown() {
+    let indices = Indices::new();
+    let (clean, faulty) = (open(&indices).await, Faulty::open(&indices).await);
+    create(&clean, &user("alice")).await;
+    faulty.proxy.rule(is_write, When::Always, Fault::Answer(503, JSON, NO_MASTER));
+    let changed = next(&user("alice"), |alice| alice.bio = "changed".into());
+    let answer = faulty.store.user_replace(changed, PasswordChange::Keep).await;
+    assert!(matches!(answer, Err(StoreError::OutcomeUnknown(_))), "{answer:?}");
+}
+
 #[tokio::test]
 async fn r08_a_write_that_no_copy_shows_is_unknown() {
     let indices = Indices::new();

@@ -45,6 +45,8 @@ pub enum Fault {
     Hold,
     /// This status, content type and body, and the server never sees it. JSON comes with Elasticsearch's own header.
     Answer(u16, &'static str, &'static str),
+    /// The server applies it, and this JSON comes instead of its answer.
+    AnswerAfter(u16, &'static str),
 }
 
 /// Which of the requests that match a rule it acts on.
@@ -134,12 +136,10 @@ impl Rule {
                 self.released.cancelled().await;
                 forward.await
             }
-            Fault::Answer(status, kind, body) => {
-                let mut answer = Response::builder().status(status).header(CONTENT_TYPE, kind);
-                if kind == "application/json" {
-                    answer = answer.header("x-elastic-product", "Elasticsearch");
-                }
-                Ok(answer.body(whole(body)).expect("a status and a content type"))
+            Fault::Answer(status, kind, body) => Ok(answer(status, kind, body)),
+            Fault::AnswerAfter(status, body) => {
+                forward.await?;
+                Ok(answer(status, JSON, body))
             }
         }
     }
@@ -147,6 +147,16 @@ impl Rule {
 
 /// An answer on its way to the client.
 type Answer = Response<BoxBody<Bytes, Infallible>>;
+
+const JSON: &str = "application/json";
+
+fn answer(status: u16, kind: &str, body: &'static str) -> Answer {
+    let mut answer = Response::builder().status(status).header(CONTENT_TYPE, kind);
+    if kind == JSON {
+        answer = answer.header("x-elastic-product", "Elasticsearch");
+    }
+    answer.body(whole(body)).expect("a status and a content type")
+}
 
 fn whole(body: impl Into<Bytes>) -> BoxBody<Bytes, Infallible> {
     Full::new(body.into()).boxed()
