@@ -278,7 +278,7 @@ pub async fn record<G>(nodes: Nodes, disturb: impl Future<Output = G>) -> f64 {
 }
 
 /// The load that R4 asks for. What a machine that does other work besides can do is not what the short run is about.
-pub fn assert_loaded(rate: f64) {
+fn assert_loaded(rate: f64) {
     assert!(rate >= 200.0 || !long_run(), "only {rate:.0} changes/s");
 }
 
