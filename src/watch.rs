@@ -60,6 +60,16 @@ enum End {
     Unread,
 }
 
+impl End {
+    /// The same, where the next connection begins with what was refused and has another way.
+    fn another_may_help(self) -> Self {
+        match self {
+            Self::Refused(why) => Self::Lost(why, None),
+            end => end,
+        }
+    }
+}
+
 impl From<tungstenite::Error> for End {
     fn from(error: tungstenite::Error) -> Self {
         match error {
@@ -163,14 +173,13 @@ impl Connection {
                 Some("system.draining") => {
                     self.reconnect_after = params["reconnect_after_ms"].as_u64().map(Duration::from_millis);
                 }
-                // Signing in again was answered, or something that a newer gateway tells.
-                _ => {
-                    check(&frame)?;
-                    if self.refreshing.take_if(|id| frame["id"] == *id).is_some() {
-                        let params = watch.take(frame["result"]["tokens"].take());
-                        self.begin("auth.authenticate", params).await?;
-                    }
+                _ if self.refreshing.take_if(|id| frame["id"] == *id).is_some() => {
+                    check(&frame).map_err(End::another_may_help)?;
+                    let params = watch.take(frame["result"]["tokens"].take());
+                    self.begin("auth.authenticate", params).await?;
                 }
+                // Signing in again was answered, or something that a newer gateway tells.
+                _ => check(&frame)?,
             }
         }
     }

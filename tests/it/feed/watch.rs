@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 use std::time::Duration;
 
-use doorward::users::Username;
+use doorward::store::Store;
+use doorward::users::{Session, Username};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::ChildStdout;
+use tokio::process::{Child, ChildStdout};
 
 use crate::support::{Home, PASSWORD, PATIENCE, Process, TestClient, TlsProxy, admin_beside, lasting_address};
 
@@ -18,6 +19,39 @@ const CHANGES: usize = 50;
 async fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> Value {
     let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("it prints in time").unwrap();
     serde_json::from_str(&line.expect("it runs")).unwrap()
+}
+
+/// A watch that alice has logged in to; it ends when dropped.
+struct Watching {
+    _process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+async fn log_in_to_watch(home: &Home, url: &str) -> Watching {
+    let mut command = home.command(&[]);
+    command.args(["watch", "--login", "alice", "--password-stdin", "--json", "--url", url]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut process = command.spawn().unwrap();
+    process.stdin.take().unwrap().write_all(format!("{PASSWORD}\n").as_bytes()).await.unwrap();
+    let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    Watching { _process: process, lines }
+}
+
+/// The one session that alice's watch has open, as soon as it is like that.
+async fn session_of_watch(store: &dyn Store, is_so: impl Fn(&Session) -> bool) -> Session {
+    let found = async {
+        loop {
+            let sessions = store.sessions_of(&Username::parse("alice").unwrap()).await.unwrap();
+            let mut of_watch = sessions.into_iter().filter(|one| one.device.as_deref() == Some("doorward watch"));
+            let session = of_watch.next();
+            assert_eq!(of_watch.next(), None, "it has logged in anew");
+            if let Some(session) = session.filter(&is_so) {
+                return session;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.expect("it goes on")
 }
 
 #[tokio::test]
@@ -75,37 +109,36 @@ async fn watch_goes_on_with_the_session_of_its_login_when_tokens_expire_and_the_
     let settings = [("DOORWARD_LISTEN", &*address), ("DOORWARD_TOKEN_SECONDS", "10")];
     let mut gateway = home.start(&settings).await;
     TestClient::connect(gateway.address, &[]).await.register("alice").await;
-    let mut command = home.command(&settings);
-    command.args(["watch", "--login", "alice", "--password-stdin", "--json"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut watch = command.spawn().unwrap();
-    watch.stdin.take().unwrap().write_all(format!("{PASSWORD}\n").as_bytes()).await.unwrap();
-    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut watch = log_in_to_watch(&home, &format!("ws://{address}/rpc")).await;
     let store = home.store().await;
     for token in [2, 3] {
         // A token is refreshed in time, and after the kill there is another connection.
-        let is_refreshed = async {
-            loop {
-                let sessions = store.sessions_of(&Username::parse("alice").unwrap()).await.unwrap();
-                let mut of_watch = sessions.iter().filter(|one| one.device.as_deref() == Some("doorward watch"));
-                let is_refreshed = of_watch.next().is_some_and(|session| session.token >= token);
-                assert_eq!(of_watch.next(), None, "it has logged in anew");
-                if is_refreshed {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, is_refreshed).await.expect("it goes on");
+        session_of_watch(&*store, |session| session.token >= token).await;
         let mut alice = TestClient::connect(gateway.address, &[]).await;
         alice.login("alice").await;
         let bio = json!(token.to_string());
         alice.call("users.update", json!({"username": "me", "patch": {"bio": bio}})).await.unwrap();
-        while next(&mut lines).await["user"]["bio"] != bio {}
+        while next(&mut watch.lines).await["user"]["bio"] != bio {}
         gateway.kill().await;
         gateway = home.start(&settings).await;
     }
-    watch.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn watch_logs_in_anew_when_its_session_is_over() {
+    // A gateway over a folder is not told of what others do to the sessions there: only the refresh is refused.
+    let home = Home::embedded();
+    let gateway = home.start(&[("DOORWARD_TOKEN_SECONDS", "10")]).await;
+    TestClient::connect(gateway.address, &[]).await.register("alice").await;
+    let mut watch = log_in_to_watch(&home, &format!("ws://{}/rpc", gateway.address)).await;
+    let store = home.store().await;
+    let session = session_of_watch(&*store, |_| true).await;
+    store.session_replace(Session { ended: true, rev: session.rev + 1, ..session.clone() }).await.unwrap();
+    session_of_watch(&*store, |other| other.id != session.id).await;
+    let mut alice = TestClient::connect(gateway.address, &[]).await;
+    alice.login("alice").await;
+    alice.call("users.update", json!({"username": "me", "patch": {"bio": "still told"}})).await.unwrap();
+    while next(&mut watch.lines).await["user"]["bio"] != "still told" {}
 }
 
 #[tokio::test]
