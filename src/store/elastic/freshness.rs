@@ -102,25 +102,24 @@ impl Shown {
     }
 }
 
-/// How far the shards of one index have come.
+/// How far the shards of one index have come; `None` before anybody has asked.
 #[derive(Debug, Clone, Default)]
-struct Reach {
-    history: String,
-    numbers: Vec<u64>,
-}
+struct Reach(Option<Position>);
 
 impl Reach {
     fn includes(&self, position: &Position) -> bool {
-        self.history == position.history && self.numbers.iter().zip(&position.numbers).all(|(reach, to)| reach >= to)
+        self.0.as_ref().is_some_and(|reach| reach.history == position.history && reach.covers(&position.numbers))
     }
 
     /// Extends it to a position; begins anew there when that is of another index.
     fn include(&mut self, position: &Position) {
-        if self.history != position.history {
-            *self = Self { history: position.history.clone(), numbers: position.numbers.clone() };
-        }
-        for (reach, to) in self.numbers.iter_mut().zip(&position.numbers) {
-            *reach = (*to).max(*reach);
+        match &mut self.0 {
+            Some(reach) if reach.history == position.history => {
+                for (reach, to) in reach.numbers.iter_mut().zip(&position.numbers) {
+                    *reach = (*to).max(*reach);
+                }
+            }
+            reach => *reach = Some(position.clone()),
         }
     }
 }
