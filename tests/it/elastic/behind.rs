@@ -12,9 +12,7 @@ use super::{Faulty, open};
 use crate::store::contract::{create, hash, name, next, user};
 use crate::support::Indices;
 use crate::support::elastic::elastic_url;
-use crate::support::proxy::{Fault, FaultProxy, When};
-
-const JSON: &str = "application/json";
+use crate::support::proxy::{Fault, FaultProxy, JSON, When};
 
 /// Has the next `times` looks at this user's document answered with what is there now.
 async fn fall_behind(proxy: &FaultProxy, indices: &Indices, username: &'static str, times: usize) {

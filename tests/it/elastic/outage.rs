@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::elastic::{elastic_address, elastic_url};
-use crate::support::proxy::{Fault, FaultProxy, When};
+use crate::support::proxy::{Fault, FaultProxy, JSON, When};
 use crate::support::{Failure, Indices, PASSWORD, PATIENCE, TestClient, TestGateway, bound, count, long_run};
 
 /// For how long a gateway that hears nothing of the store tells from memory what it knew of its users; a little less.
@@ -104,8 +104,8 @@ const MEMORY: &str = r#"{"error":{"type":"circuit_breaking_exception","reason":"
 #[tokio::test]
 async fn r07_whatever_the_store_answers_sockets_stay_and_codes_are_right_and_quick() {
     let faults = [
-        ("429, queue full", Fault::Answer(429, "application/json", QUEUE)),
-        ("429, memory", Fault::Answer(429, "application/json", MEMORY)),
+        ("429, queue full", Fault::Answer(429, JSON, QUEUE)),
+        ("429, memory", Fault::Answer(429, JSON, MEMORY)),
         ("429 of a proxy", Fault::Answer(429, "text/html", HTML)),
         ("503 of a proxy", Fault::Answer(503, "text/html", HTML)),
         ("404 in HTML", Fault::Answer(404, "text/html", HTML)),

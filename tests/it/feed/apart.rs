@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{change, told};
 use crate::support::elastic::{elastic_address, elastic_url};
-use crate::support::proxy::{Fault, FaultProxy, When};
+use crate::support::proxy::{Fault, FaultProxy, JSON, When};
 use crate::support::{Indices, PATIENCE, TestGateway};
 
 #[tokio::test]
@@ -96,11 +96,10 @@ async fn r04_what_is_written_and_does_not_become_final_shows_as_lag() {
     let now = reqwest::get(stats).await.unwrap().text().await.unwrap();
     // As if a write had its number, and one of the copies did not answer. A fault's body lives as long as the program.
     let written = now.replace(r#""seq_no":{"max_seq_no":"#, r#""seq_no":{"max_seq_no":1"#).leak();
-    let json = "application/json";
     proxy.rule(
         |_, path| path.contains("-users") && path.contains("/_stats"),
         When::Always,
-        Fault::Answer(200, json, written),
+        Fault::Answer(200, JSON, written),
     );
     until(&|| feed.lag() > long && feed.silence() < long).await;
     proxy.clear();

@@ -5,10 +5,8 @@ use serde_json::{Value, json};
 
 use super::{change, told};
 use crate::support::elastic::{elastic_address, elastic_url};
-use crate::support::proxy::{Fault, FaultProxy, Rule, When};
+use crate::support::proxy::{Fault, FaultProxy, JSON, Rule, When};
 use crate::support::{Indices, TestClient, TestGateway};
-
-const JSON: &str = "application/json";
 
 /// Two gateways over the same users, one of them through a proxy.
 struct Pair {

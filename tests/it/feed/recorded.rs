@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::history::{Held, Watched};
 use super::seam::random_change;
-use crate::support::{Home, Indices, PASSWORD, PATIENCE, Process, TestClient, admin_beside, count, long_run};
+use crate::support::{Home, Indices, PATIENCE, Process, TestClient, admin_beside, count, long_run};
 
 const USERS: usize = 24;
 const SUBSCRIBERS: usize = 50;
@@ -224,9 +224,7 @@ async fn list(mut nodes: Nodes, finals: watch::Sender<Vec<Value>>) {
 pub async fn record<G>(nodes: Nodes, disturb: impl Future<Output = G>) -> f64 {
     let mut admin = nodes.clone().connect().await;
     for number in 0..USERS {
-        let name = format!("user{number}");
-        let params = json!({"username": name, "email": format!("{name}@example.com"), "password": PASSWORD});
-        admin.call("users.create", params).await.unwrap();
+        admin.create(&format!("user{number}")).await;
     }
     let claimed = Arc::new(Mutex::new(HashSet::new()));
     let (finals, final_users) = watch::channel(Vec::new());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::recorded::{Gateways, Nodes, is_passing, record};
-use crate::support::{Home, Indices, PASSWORD, TestClient, count};
+use crate::support::{Home, Indices, TestClient, count};
 
 /// Who calls on sockets, and as many over HTTP.
 const CALLERS: usize = 6;
@@ -82,8 +82,7 @@ async fn r11_three_gateways_are_replaced_without_a_failed_call_or_a_lost_change(
     let mut admin = nodes.clone().connect().await;
     let names: Vec<String> = (0..2 * CALLERS).map(|number| format!("caller{number}")).collect();
     for name in &names {
-        let params = json!({"username": name, "email": format!("{name}@example.com"), "password": PASSWORD});
-        admin.call("users.create", params).await.unwrap();
+        admin.create(name).await;
     }
     let callers = nodes.clone();
     let replaced = async {

@@ -75,10 +75,7 @@ async fn s21_sockets_that_do_not_read_cost_little_and_then_get_the_newest_of_eve
     let gateway = home.start(&settings).await;
     let mut writer = admin_beside(&gateway, &home, "keeper").await;
     for number in 0..USERS {
-        let name = format!("user{number}");
-        let params =
-            json!({"username": name, "email": format!("{name}@example.com"), "password": crate::support::PASSWORD});
-        writer.call("users.create", params).await.unwrap();
+        writer.create(&format!("user{number}")).await;
     }
     let mut healthy = TestClient::reach(gateway.address, &writer.token).await.unwrap();
     healthy.call("users.subscribe", json!({})).await.unwrap();
@@ -136,9 +133,7 @@ async fn s21_sockets_that_stop_reading_old_changes_hold_nobody_else_up() {
     let mut alice = gateway.admin("alice").await;
     for number in 0..200 {
         let name = format!("user{number}");
-        let params =
-            json!({"username": name, "email": format!("{name}@example.com"), "password": crate::support::PASSWORD});
-        alice.call("users.create", params).await.unwrap();
+        alice.create(&name).await;
         let attributes = json!({"filling": "x".repeat(4000)});
         alice.call("users.update", json!({"username": name, "patch": {"attributes": attributes}})).await.unwrap();
     }

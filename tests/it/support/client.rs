@@ -30,6 +30,11 @@ pub struct TestClient {
     pub token: String,
 }
 
+/// A user of this name, with the usual password and an address of its own.
+fn newcomer(username: &str) -> Value {
+    json!({"username": username, "email": format!("{username}@example.com"), "password": PASSWORD})
+}
+
 /// The result or error of a reply.
 pub fn outcome(reply: Value) -> Result<Value, Failure> {
     match reply.get("error") {
@@ -75,11 +80,14 @@ impl TestClient {
 
     /// Registers `username` with the usual password and an address of its own; the socket is signed in.
     pub async fn register(&mut self, username: &str) -> Value {
-        let email = format!("{username}@example.com");
-        let params = json!({"username": username, "email": email, "password": PASSWORD});
-        let signed_in = self.call("auth.register", params).await.expect("the name is free");
+        let signed_in = self.call("auth.register", newcomer(username)).await.expect("the name is free");
         self.token = signed_in["tokens"]["access_token"].as_str().expect("a token").to_owned();
         signed_in
+    }
+
+    /// Has an admin make the same user.
+    pub async fn create(&mut self, username: &str) {
+        self.call("users.create", newcomer(username)).await.expect("the name is free");
     }
 
     /// Logs in with the usual password.

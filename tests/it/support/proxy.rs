@@ -148,7 +148,8 @@ impl Rule {
 /// An answer on its way to the client.
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
-const JSON: &str = "application/json";
+/// The content type of Elasticsearch's answers.
+pub const JSON: &str = "application/json";
 
 fn answer(status: u16, kind: &str, body: &'static str) -> Answer {
     let mut answer = Response::builder().status(status).header(CONTENT_TYPE, kind);
