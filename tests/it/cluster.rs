@@ -45,7 +45,7 @@ async fn r01_r04_when_the_node_of_a_primary_dies_every_acknowledged_change_and_e
         };
         let load = Load::start(plan, users).await;
         load.acknowledged(ACKNOWLEDGED).await;
-        let positions = [consumer.position().clone(), store.position().await.unwrap()];
+        let positions = [consumer.position().clone(), people::position(&*store).await];
         let victim = cluster.primary_of(&users_index, round % SHARDS).await;
         let under_way = load.under_way();
         cluster.nodes[victim].kill().await;

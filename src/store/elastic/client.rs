@@ -28,7 +28,7 @@ mod nodes;
 mod reading;
 
 use nodes::{Node, Nodes};
-pub(super) use reading::{Effect, Failure, Kind};
+pub(super) use reading::{Effect, Failure, Kind, whole};
 
 /// The most attempts at one request.
 const MAX_ATTEMPTS: u32 = 3;
@@ -123,6 +123,12 @@ impl Answer {
             .map_err(|error| StoreError::Unavailable(format!("an answer of Elasticsearch cannot be read: {error}")))
     }
 
+    /// Reads the body of an answer that is of use only when the request was done.
+    pub(super) fn read_done<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        let read = if self.is_success() { self.read() } else { Err(self.unexpected()) };
+        read.map_err(|error| Failure::passing(error.to_string()))
+    }
+
     /// What Elasticsearch names the error, e.g. `index_not_found_exception`; empty when there is none.
     pub(super) fn error_type(&self) -> String {
         reading::error_type(&self.body)
@@ -175,11 +181,22 @@ impl Client {
     ///
     /// A failure's effect counts over all attempts: it is [`Effect::None`] only when none of them can have done anything.
     pub(super) async fn send(&self, request: &Request, deadline: Deadline) -> Result<Answer, Failure> {
+        self.send_until(request, deadline, Ok).await
+    }
+
+    /// The same, and repeats it also while `read` finds that the answer fails by a part of the index that is away for a
+    /// moment. That says nothing about the node which answered.
+    pub(super) async fn send_until<T>(
+        &self,
+        request: &Request,
+        deadline: Deadline,
+        read: impl Fn(Answer) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let mut pause = FIRST_PAUSE;
         let mut effect = Effect::None;
         for attempt in 1.. {
-            let failure = match self.attempt(request, deadline).await {
-                Ok(answer) => return Ok(answer),
+            let failure = match self.attempt(request, deadline).await.and_then(&read) {
+                Ok(read) => return Ok(read),
                 Err(failure) => failure,
             };
             effect = effect.max(failure.effect);

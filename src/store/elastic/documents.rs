@@ -276,19 +276,18 @@ impl Client {
         let ids: Vec<&str> = ids.iter().map(|id| id.0.as_str()).collect();
         let request =
             Request::json(Method::Post, format!("/{alias}/_mget?_source_includes={fields}"), &json!({"ids": ids}));
-        let answer = self.send(&request, deadline).await?;
-        if !answer.is_success() {
-            return Err(answer.unexpected());
-        }
-        let mut found = HashMap::new();
-        for answer in answer.read::<Answers<T>>()?.docs {
-            if answer.error.is_some() {
-                return Err(StoreError::Unavailable("a part of the index did not answer".to_owned()));
+        let read = |answer: Answer| match answer.read_done()? {
+            Answers { docs } if docs.iter().any(|doc: &GetAnswer<T>| doc.error.is_some()) => {
+                Err(Failure::passing("a part of the index gave no answer".to_owned()))
             }
-            let id = answer.id.clone();
-            found.extend(answer.into_found().map(|found| (id, found.document)));
-        }
-        Ok(found)
+            Answers { docs } => Ok(docs),
+        };
+        let docs = self.send_until(&request, deadline, read).await?;
+        let documents = docs.into_iter().filter_map(|doc| {
+            let id = doc.id.clone();
+            doc.into_found().map(|found| (id, found.document))
+        });
+        Ok(documents.collect())
     }
 
     /// Writes a document on a condition, and finds out what became of it.

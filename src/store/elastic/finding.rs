@@ -1,12 +1,11 @@
-//! Documents by query. An answer in which a shard is missing is none.
+//! Documents by query, from every shard of the index.
 
 use elasticsearch::http::Method;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::client::{Client, Deadline, Request};
-use super::index::Shards;
+use super::client::{Client, Deadline, Request, whole};
 use crate::store::StoreError;
 
 /// The documents found, in order.
@@ -31,9 +30,6 @@ pub(super) struct Hit<T> {
 #[derive(Deserialize)]
 #[serde(bound = "T: DeserializeOwned")]
 struct SearchAnswer<T> {
-    timed_out: bool,
-    #[serde(rename = "_shards")]
-    shards: Shards,
     hits: Hits<T>,
 }
 
@@ -53,8 +49,6 @@ struct Total {
 #[derive(Deserialize)]
 struct CountAnswer {
     count: u64,
-    #[serde(rename = "_shards")]
-    shards: Shards,
 }
 
 impl Client {
@@ -69,14 +63,11 @@ impl Client {
     ) -> Result<Found<T>, StoreError> {
         let preference = shard.map(|shard| format!("&preference=_shards:{shard}")).unwrap_or_default();
         let path = format!("/{index}/_search?allow_partial_search_results=false{preference}");
-        let answer = self.send(&Request::json(Method::Post, path, search), deadline).await?;
+        let answer = self.send_until(&Request::json(Method::Post, path, search), deadline, whole).await?;
         if !answer.is_success() {
             return Err(answer.unexpected());
         }
-        let SearchAnswer { timed_out, shards, hits } = answer.read()?;
-        if timed_out || shards.failed > 0 {
-            return Err(StoreError::Unavailable("a part of the index did not answer".to_owned()));
-        }
+        let SearchAnswer { hits } = answer.read()?;
         Ok(Found { hits: hits.hits, total: hits.total.value })
     }
 
@@ -84,14 +75,12 @@ impl Client {
     /// Source: Elasticsearch Count API.
     pub(super) async fn count(&self, index: &str, query: &Value, deadline: Deadline) -> Result<u64, StoreError> {
         let body = json!({"query": query});
-        let answer = self.send(&Request::json(Method::Post, format!("/{index}/_count"), &body), deadline).await?;
+        let request = Request::json(Method::Post, format!("/{index}/_count"), &body);
+        let answer = self.send_until(&request, deadline, whole).await?;
         if !answer.is_success() {
             return Err(answer.unexpected());
         }
-        match answer.read()? {
-            CountAnswer { count, shards: Shards { failed: 0 } } => Ok(count),
-            _ => Err(StoreError::Unavailable("a part of the index did not answer".to_owned())),
-        }
+        Ok(answer.read::<CountAnswer>()?.count)
     }
 
     /// The greatest value of a numeric field of an index, or `None` when there is none. Costs the same for any number of
@@ -116,7 +105,7 @@ impl Client {
         }
         let search = json!({"size": 0, "aggs": {"greatest": {"max": {"field": field}}}});
         let path = format!("/{index}/_search?allow_partial_search_results=false");
-        let answer = self.send(&Request::json(Method::Post, path, &search), deadline).await?;
+        let answer = self.send_until(&Request::json(Method::Post, path, &search), deadline, whole).await?;
         if !answer.is_success() {
             return Err(answer.unexpected());
         }

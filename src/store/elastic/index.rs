@@ -7,7 +7,7 @@ use elasticsearch::http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::client::{Client, Deadline, Request};
+use super::client::{Client, Deadline, Request, whole};
 use super::{OpenError, SCHEMA};
 use crate::store::StoreError;
 
@@ -147,26 +147,10 @@ impl Client {
     /// waits longer than 30 s. (Measured on 9.2.8; a search or count in that state says `failed`, or is refused.)
     /// Source: Elasticsearch Refresh API.
     pub(super) async fn refresh(&self, index: &str, deadline: Deadline) -> Result<(), StoreError> {
-        let answer = self.send(&Request::new(Method::Post, format!("/{index}/_refresh")), deadline).await?;
-        if !answer.is_success() {
-            return Err(answer.unexpected());
-        }
-        #[derive(Deserialize)]
-        struct Refreshed {
-            #[serde(rename = "_shards")]
-            shards: Shards,
-        }
-        match answer.read::<Refreshed>()?.shards.failed {
-            0 => Ok(()),
-            failed => Err(StoreError::Unavailable(format!("{failed} shards could not be refreshed"))),
-        }
+        let request = Request::new(Method::Post, format!("/{index}/_refresh"));
+        let answer = self.send_until(&request, deadline, whole).await?;
+        if answer.is_success() { Ok(()) } else { Err(answer.unexpected()) }
     }
-}
-
-/// How many shards did what was asked.
-#[derive(Deserialize)]
-pub(super) struct Shards {
-    pub(super) failed: usize,
 }
 
 fn settings(kind: Kind, shards: usize) -> Value {

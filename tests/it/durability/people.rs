@@ -1,17 +1,19 @@
 //! The users of a load: made before it, and read after it from a gateway and from the feed.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use doorward::clock::Clock;
-use doorward::store::{PasswordHash, Position, Record, Store};
+use doorward::store::{PasswordHash, Position, Record, Store, StoreError};
 use doorward::users::rules::{self, Act};
 use doorward::users::{Email, Role, Username};
 use serde_json::json;
 
 use super::consumer::{Consumer, Numbers};
 use super::history::State;
-use crate::support::{Home, PASSWORD, Process, TestClient};
+use crate::support::{Home, PASSWORD, PATIENCE, Process, TestClient};
 
 /// Users that a load changes.
 const USERS: usize = 300;
@@ -61,7 +63,8 @@ async fn users_now(gateway: SocketAddr, token: &str) -> BTreeMap<String, State> 
     let mut users = BTreeMap::new();
     let mut params = json!({"limit": 200});
     loop {
-        let page = admin.call("users.list", params.clone()).await.unwrap();
+        let asked = async || admin.call("users.list", params.clone()).await;
+        let page = at_last(asked, |failure| failure.data["retryable"] == true).await;
         for user in page["users"].as_array().unwrap() {
             users.insert(user["username"].as_str().unwrap().to_owned(), State::read(user));
         }
@@ -72,11 +75,33 @@ async fn users_now(gateway: SocketAddr, token: &str) -> BTreeMap<String, State> 
     }
 }
 
+/// How far the feed is.
+pub async fn position(store: &dyn Store) -> Position {
+    at_last(async || store.position().await, passes).await
+}
+
+/// Asks until there is an answer. Where several servers make a cluster, they move shards when one has returned, and a
+/// shard that moves is away for a moment.
+async fn at_last<T, E: Debug>(mut ask: impl AsyncFnMut() -> Result<T, E>, passes: impl Fn(&E) -> bool) -> T {
+    let began = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(passes(&error) && began.elapsed() < PATIENCE, "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn passes(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable(_) | StoreError::Timeout)
+}
+
 /// Everything written behind a position, and the position that includes it.
 pub async fn changes_since(store: &dyn Store, position: &Position) -> (Vec<Record>, Position) {
     let (mut records, mut position) = (Vec::new(), position.clone());
     loop {
-        let changes = store.changes_after(&position, PAGE).await.unwrap();
+        let changes = at_last(async || store.changes_after(&position, PAGE).await, passes).await;
         records.extend(changes.records);
         position = changes.position;
         if !changes.more {

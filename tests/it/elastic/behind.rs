@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use doorward::store::{PasswordChange, Store, StoreError, Unique};
+use doorward::store::{ListQuery, PasswordChange, Sort, SortField, Store, StoreError, Unique};
 use doorward::users::User;
 use hyper::Method;
 use serde_json::Value;
@@ -116,10 +116,58 @@ async fn r07_users_of_a_shard_that_does_not_answer_are_not_called_missing() {
     let faulty = Faulty::open(&indices).await;
     create(&faulty.store, &user("alice")).await;
     let body = r#"{"docs":[{"_index":"users","_id":"alice","error":{"type":"no_shard_available_action_exception"}}]}"#;
-    faulty.proxy.rule(|_, path| path.contains("/_mget"), When::Times(1), Fault::Answer(200, JSON, body));
+    let fault = Fault::Answer(200, JSON, body);
+    let rule = faulty.proxy.rule(|_, path| path.contains("/_mget"), When::Times(1), fault.clone());
+    assert_eq!(faulty.store.user_get_many(&[name("alice")]).await.unwrap().len(), 1);
+    assert_eq!(rule.seen(), 1);
+
+    faulty.proxy.rule(|_, path| path.contains("/_mget"), When::Always, fault);
     let answer = faulty.store.user_get_many(&[name("alice")]).await;
     assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
-    assert_eq!(faulty.store.user_get_many(&[name("alice")]).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn r07_an_answer_without_a_shard_is_none_and_asked_for_again() {
+    let indices = Indices::new();
+    let faulty = Faulty::open(&indices).await;
+    let body = r#"{"timed_out":false,"_shards":{"failed":1},"hits":{"hits":[]},"count":0}"#;
+    let sort = Sort { field: SortField::Username, descending: false };
+    let all = ListQuery { filter: None, sort, after: None, limit: 10 };
+    for (part, username) in [("/_refresh", "alice"), ("/_search", "bob"), ("/_count", "carol")] {
+        create(&faulty.store, &user(username)).await;
+        let listed = faulty.store.user_list(all.clone()).await.unwrap().users.len();
+        create(&faulty.store, &user(&format!("{username}2"))).await;
+        let is_part = move |_: &Method, path: &str| path.contains("-users") && path.contains(part);
+        let fault = Fault::Answer(200, JSON, body);
+        let rule = faulty.proxy.rule(is_part, When::Times(1), fault.clone());
+        assert_eq!(faulty.store.user_list(all.clone()).await.unwrap().users.len(), listed + 1, "{part}");
+        assert_eq!(faulty.store.user_count(None).await.unwrap(), listed as u64 + 1, "{part}");
+        assert_eq!(rule.seen(), 1, "{part}");
+
+        create(&faulty.store, &user(&format!("{username}3"))).await;
+        faulty.proxy.rule(is_part, When::Always, fault);
+        let (users, count) = (faulty.store.user_list(all.clone()).await.map(drop), faulty.store.user_count(None).await);
+        let answer = users.and(count.map(drop));
+        assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{part}: {answer:?}");
+        faulty.proxy.clear();
+    }
+}
+
+#[tokio::test]
+async fn r07_a_primary_that_is_away_for_a_moment_is_asked_for_again() {
+    let indices = Indices::new();
+    let faulty = Faulty::open(&indices).await;
+    create(&faulty.store, &user("alice")).await;
+    let position = faulty.store.position().await.unwrap();
+    // As while it moves to another node.
+    let nothing = Fault::Answer(200, JSON, r#"{"indices":{}}"#);
+    let rule = faulty.proxy.rule(|_, path| path.contains("/_stats"), When::Times(1), nothing.clone());
+    assert_eq!(faulty.store.position().await, Ok(position));
+    assert_eq!(rule.seen(), 1);
+
+    faulty.proxy.rule(|_, path| path.contains("/_stats"), When::Always, nothing);
+    let answer = faulty.store.position().await;
+    assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
 }
 
 #[tokio::test]

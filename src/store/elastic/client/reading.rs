@@ -178,6 +178,32 @@ pub(super) fn judge(status: u16, names_itself: bool, body: Bytes) -> Result<Answ
     Err(Failure::new(kind, effect, text))
 }
 
+/// An answer in which shards are missing is none: what they hold would look as if it were not there.
+/// Source: `_shards` of Elasticsearch's Search, Count and Refresh APIs, `timed_out` of the first.
+pub(in crate::store::elastic) fn whole(answer: Answer) -> Result<Answer, Failure> {
+    #[derive(Deserialize)]
+    struct Parts {
+        #[serde(default)]
+        timed_out: bool,
+        #[serde(rename = "_shards")]
+        shards: Shards,
+    }
+    #[derive(Deserialize)]
+    struct Shards {
+        failed: usize,
+    }
+    if !answer.is_success() {
+        return Ok(answer);
+    }
+    match serde_json::from_slice(&answer.body) {
+        Ok(Parts { timed_out: false, shards: Shards { failed: 0 } }) => Ok(answer),
+        Ok(Parts { shards: Shards { failed }, .. }) => {
+            Err(Failure::passing(format!("{failed} shards of the index gave no answer in time")))
+        }
+        Err(error) => Err(Failure::passing(format!("an answer of Elasticsearch cannot be read: {error}"))),
+    }
+}
+
 /// A block has the form `index [name] blocked by: [FORBIDDEN/8/index write (api)];`, with the number of the block.
 /// Source: `IndexMetadata`, `IndicesService` and `NoMasterBlockService` of Elasticsearch.
 fn block(reason: &str) -> (Kind, Effect) {
