@@ -12,7 +12,7 @@ build:
 test: build
 	tests/elastic/es run --in-memory -- cargo test --workspace --locked -- --skip cluster:: --skip feed::recorded::
 	DOORWARD_TEST_STORE=elasticsearch tests/elastic/es run --in-memory -- cargo test --workspace --locked --test it -- \
-		--skip store:: --skip durability:: --skip start:: --skip support:: --skip cluster:: --skip feed::recorded::
+		--skip store:: --skip elastic:: --skip durability:: --skip start:: --skip support:: --skip cluster:: --skip feed::recorded::
 	tests/elastic/es run --in-memory -- \
 		cargo test --workspace --locked --test it feed::recorded:: -- --test-threads 1
 	cargo test --workspace --locked --test it cluster:: -- --test-threads 1
