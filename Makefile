@@ -19,9 +19,10 @@ test: build
 	tests/clients/run
 	tests/conformance/run
 
-# The same with every loop at the full count that its requirement names, and at its load: on two cores that takes
-# optimised gateways.
+# The same with every loop at the full count that its requirement names, and at its load and within its time: on two cores
+# that takes optimised gateways, and one test at a time.
 test-long: export DOORWARD_TEST_LONG = 1
+test-long: export RUST_TEST_THREADS = 1
 test-long: export CARGO_PROFILE_DEV_OPT_LEVEL = 2
 test-long: test
 
