@@ -83,7 +83,9 @@ async fn a05_of_two_admins_whom_two_nodes_bring_down_at_once_one_stays() {
 #[tokio::test]
 async fn a05_falls_that_are_cut_leave_an_admin_and_do_not_keep_others_from_falling() {
     let indices = Indices::new();
-    let (one, two) = (Faulty::open(&indices).await, Faulty::open(&indices).await);
+    // With so much time that what is not cut is never given up on, to arrive late: the next test is about that.
+    let faulty = || Faulty::with_timeout(&indices, Duration::from_secs(4));
+    let (one, two) = (faulty().await, faulty().await);
     let clean = open(&indices).await;
     create_admins(&clean).await;
     let (mut cut, mut falls) = (0, 0);
@@ -110,7 +112,10 @@ async fn a05_falls_that_are_cut_leave_an_admin_and_do_not_keep_others_from_falli
             for username in ["alice", "bob"] {
                 raise(&clean, "alice").await;
                 raise(&clean, "bob").await;
-                bring_down(&clean, username, round).await.unwrap_or_else(|error| panic!("round {round}: {error}"));
+                if let Err(error) = bring_down(&clean, username, round).await {
+                    let (alice, bob) = (get(&clean, "alice").await, get(&clean, "bob").await);
+                    panic!("round {round}, {username}: {error}: {alice:?} {bob:?}");
+                }
             }
             raise(&clean, "bob").await;
         }
