@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::consumer::{Consumer, Numbers};
 use super::history::State;
+use crate::feed::recorded::is_passing;
 use crate::support::{Home, PASSWORD, PATIENCE, Process, TestClient};
 
 /// Users that a load changes.
@@ -64,7 +65,7 @@ async fn users_now(gateway: SocketAddr, token: &str) -> BTreeMap<String, State> 
     let mut params = json!({"limit": 200});
     loop {
         let asked = async || admin.call("users.list", params.clone()).await;
-        let page = at_last(asked, |failure| failure.data["retryable"] == true).await;
+        let page = at_last(asked, |failure| is_passing(&failure.data)).await;
         for user in page["users"].as_array().unwrap() {
             users.insert(user["username"].as_str().unwrap().to_owned(), State::read(user));
         }
