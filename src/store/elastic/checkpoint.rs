@@ -81,8 +81,7 @@ struct UserData {
 impl Client {
     /// What the index of this name or alias has written by now.
     ///
-    /// While a primary moves from node to node, some node lacks it for a moment: 12 to 144 ms in 20 moves (9.2.8, three nodes
-    /// on one machine).
+    /// While a primary moves from node to node, some node lacks it for a moment.
     pub(super) async fn checkpoint(&self, name: &str, deadline: Deadline) -> Looked {
         let read = |answer| {
             let [checkpoint] = read_all([name], &answer)?;
