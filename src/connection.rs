@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::auth::token::LEEWAY;
 use crate::clock::{Clock, Time};
 use crate::rpc::{Answer, Reply};
-use crate::sessions::{Outbound, Peer, STALLED, When, notification};
+use crate::sessions::{Closing, Outbound, Peer, STALLED, When, notification};
 use wire::Wire;
 
 /// tungstenite's default of 128 KiB is zeroed at every read and kept per socket.
@@ -142,9 +142,6 @@ enum Event {
     WriteFailed,
     Finished(Closing),
 }
-
-/// A close that waits for replies: its code, its reason, and the frame to send before it.
-type Closing = (u16, &'static str, Option<Utf8Bytes>);
 
 /// How a socket ends.
 enum End {
@@ -322,13 +319,9 @@ impl<S: Service> Connection<S> {
     fn handle(&mut self, event: Event) -> Option<End> {
         match event {
             Event::Outbound(Outbound::Frame(frame)) => return self.feed(Message::Text(frame)),
-            Event::Outbound(Outbound::Close { code, reason, when: When::AfterReplies(told) }) => {
-                self.closing = Some((code, reason, told));
-            }
-            Event::Outbound(Outbound::Close { code, reason, when: When::Now }) => {
-                return Some(End::Close(code, reason));
-            }
-            Event::Finished((code, reason, told)) => {
+            Event::Outbound(Outbound::Close(closing, When::AfterReplies)) => self.closing = Some(closing),
+            Event::Outbound(Outbound::Close(closing, When::Now)) | Event::Finished(closing) => {
+                let Closing { told, code, reason } = closing;
                 let gone = told.and_then(|frame| self.feed(Message::Text(frame)));
                 return gone.or(Some(End::Close(code, reason)));
             }

@@ -175,8 +175,7 @@ impl AuthServer for Handlers {
                 let bad = matches!(error, RpcError::TokenExpired | RpcError::TokenInvalid | RpcError::SessionEnded);
                 if let (true, Some(mailbox)) = (bad && peer.count_refused_token() >= MAX_REFUSED_TOKENS, &peer.mailbox)
                 {
-                    let (code, reason) = (4500, "invalid token");
-                    mailbox.post(Outbound::Close { code, reason, when: When::AfterReplies(None) });
+                    mailbox.post(Outbound::close(4500, "invalid token", When::AfterReplies));
                 }
                 return Err(error);
             }

@@ -20,24 +20,35 @@ const MAX_BYTES: usize = 1 << 20;
 pub enum Outbound {
     /// Send this text frame.
     Frame(Utf8Bytes),
-    /// Send a close with this code and reason, and end. What waits behind it is not sent.
-    Close {
-        /// The close code.
-        code: u16,
-        /// The reason, at most 123 bytes.
-        reason: &'static str,
-        /// When.
-        when: When,
-    },
+    /// Close. What waits behind it is not sent.
+    Close(Closing, When),
+}
+
+/// How a socket closes.
+#[derive(Debug)]
+pub struct Closing {
+    /// The text frame to send before it.
+    pub told: Option<Utf8Bytes>,
+    /// The close code.
+    pub code: u16,
+    /// The reason, at most 123 bytes.
+    pub reason: &'static str,
 }
 
 /// When a socket closes.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum When {
     /// At once; calls under way are abandoned.
     Now,
-    /// Once the calls under way are answered, and then this frame, if any, is sent.
-    AfterReplies(Option<Utf8Bytes>),
+    /// Once the calls under way are answered.
+    AfterReplies,
+}
+
+impl Outbound {
+    /// Close with this code and reason, and say no more.
+    pub fn close(code: u16, reason: &'static str, when: When) -> Self {
+        Self::Close(Closing { told: None, code, reason }, when)
+    }
 }
 
 /// The way to one socket: cheap to clone, never waits.
@@ -69,13 +80,13 @@ impl Mailbox {
         let outbound = match outbound {
             Outbound::Frame(frame) if queue.bytes + frame.len() > MAX_BYTES => {
                 queue.items.clear();
-                Outbound::Close { code: STALLED, reason: "stalled reader", when: When::Now }
+                Outbound::close(STALLED, "stalled reader", When::Now)
             }
             other => other,
         };
         match &outbound {
             Outbound::Frame(frame) => queue.bytes += frame.len(),
-            Outbound::Close { .. } => queue.closing = true,
+            Outbound::Close(..) => queue.closing = true,
         }
         queue.items.push_back(outbound);
         self.0.filled.store(true, Ordering::Release);
@@ -85,7 +96,7 @@ impl Mailbox {
 
     /// Has the socket close at once.
     pub fn close(&self, code: u16, reason: &'static str) {
-        self.post(Outbound::Close { code, reason, when: When::Now });
+        self.post(Outbound::close(code, reason, When::Now));
     }
 
     /// Has the socket's task look for what it may send of its own accord, and whether it may read again.
@@ -98,7 +109,7 @@ impl Mailbox {
         self.0.waker.register(cx.waker());
         let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         match queue.items.back() {
-            Some(Outbound::Close { when: When::Now, .. }) => Poll::Ready(()),
+            Some(Outbound::Close(_, When::Now)) => Poll::Ready(()),
             _ => Poll::Pending,
         }
     }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 pub use budget::{Bucket, Budget};
 pub use known::{Known, KnownSessions};
-pub use mailbox::{Mailbox, Outbound, STALLED, When};
+pub use mailbox::{Closing, Mailbox, Outbound, STALLED, When};
 pub use presence::{Presence, Revocation, Revoked, Unbound, notification};
 pub use sockets::{Admission, Anonymous, Full, Sockets};
 
@@ -193,8 +193,7 @@ impl Peer {
     /// Counts a refused call, and closes the socket of one who goes on regardless: refused as often as a bucket holds calls.
     pub fn refuse_call(&self, budget: &Budget, now: Instant) {
         if let (Some(mailbox), Err(_)) = (&self.mailbox, budget.take(&self.refusals, now)) {
-            let (code, reason) = (4004, "too many requests");
-            mailbox.post(Outbound::Close { code, reason, when: When::AfterReplies(None) });
+            mailbox.post(Outbound::close(4004, "too many requests", When::AfterReplies));
         }
     }
 }

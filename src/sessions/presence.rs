@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
-use super::{Account, Identity, Outbound, Peer, When};
+use super::{Account, Closing, Identity, Outbound, Peer, When};
 use crate::users::Username;
 
 /// Why sockets are closed, as `auth.revoked` and the close frame say it.
@@ -137,13 +137,10 @@ impl Presence {
             sessions.insert(identity.session.session.id);
             sockets += 1;
             let Some(mailbox) = &peer.mailbox else { continue };
-            let told = notification("auth.revoked", &json!({"reason": reason}));
-            if actor == Some(peer.id) {
-                mailbox.post(Outbound::Close { code, reason, when: When::AfterReplies(Some(told)) });
-            } else {
-                mailbox.post(Outbound::Frame(told));
-                mailbox.close(code, reason);
-            }
+            let told = Some(notification("auth.revoked", &json!({"reason": reason})));
+            let when = if actor == Some(peer.id) { When::AfterReplies } else { When::Now };
+            // In one piece: the call that revokes and the feed of what was revoked may both come here, and are told once.
+            mailbox.post(Outbound::Close(Closing { told, code, reason }, when));
         }
         Revoked { sessions: sessions.len(), sockets }
     }
@@ -231,6 +228,30 @@ mod tests {
             });
             assert!(outcomes.contains(&Ok(())) && outcomes.contains(&Err(Unbound::OtherUser)), "{outcomes:?}");
             assert_eq!(sockets_of(&presence, "alice") + sockets_of(&presence, "bob"), 1);
+        }
+    }
+
+    #[test]
+    fn s14_a_socket_that_is_revoked_from_two_sides_at_once_is_told_so_once() {
+        let (alice, presence, together) = (identity("alice"), Presence::default(), Barrier::new(2));
+        let name = Username::parse("alice").unwrap();
+        for _ in 0..2_000 {
+            let peer = socket();
+            presence.bind(&peer, alice.clone(), 1).unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        together.wait();
+                        presence.revoke(&name, Revocation { reason: "session_ended", code: 4503 }, None, |_| true);
+                    });
+                }
+            });
+            let mailbox = peer.mailbox.as_ref().unwrap();
+            let outbound: Vec<Outbound> = std::iter::from_fn(|| mailbox.try_next()).collect();
+            let tells =
+                |it: &&Outbound| matches!(it, Outbound::Frame(_) | Outbound::Close(Closing { told: Some(_), .. }, _));
+            assert_eq!(outbound.iter().filter(tells).count(), 1, "{outbound:?}");
+            presence.leave(&peer);
         }
     }
 

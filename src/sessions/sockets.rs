@@ -91,8 +91,7 @@ impl Sockets {
         for entry in &self.open {
             let params = json!({"reconnect_after_ms": rand::random_range(0..spread)});
             entry.value().post(Outbound::Frame(notification("system.draining", &params)));
-            let (code, reason) = (1012, "the gateway is restarting");
-            entry.value().post(Outbound::Close { code, reason, when: When::AfterReplies(None) });
+            entry.value().post(Outbound::close(1012, "the gateway is restarting", When::AfterReplies));
         }
     }
 }
