@@ -20,7 +20,6 @@ use tokio::time::Instant;
 use super::ElasticConfig;
 use super::index::Names;
 use crate::metrics::{STORE_REQUESTS, STORE_SECONDS};
-use crate::store::StoreError;
 
 mod breaker;
 mod budget;
@@ -28,7 +27,7 @@ mod nodes;
 mod reading;
 
 use nodes::{Node, Nodes};
-pub(super) use reading::{Effect, Failure, Kind, whole};
+pub(super) use reading::{Effect, Failure, Kind, Shards};
 
 /// The most attempts at one request.
 const MAX_ATTEMPTS: u32 = 3;
@@ -118,15 +117,14 @@ impl Answer {
     }
 
     /// Reads the body.
-    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, StoreError> {
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.body)
-            .map_err(|error| StoreError::Unavailable(format!("an answer of Elasticsearch cannot be read: {error}")))
+            .map_err(|error| Failure::unexpected(format!("an answer of Elasticsearch cannot be read: {error}")))
     }
 
     /// Reads the body of an answer that is of use only when the request was done.
     pub(super) fn read_done<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        let read = if self.is_success() { self.read() } else { Err(self.unexpected()) };
-        read.map_err(|error| Failure::passing(error.to_string()))
+        if self.is_success() { self.read() } else { Err(self.unexpected()) }
     }
 
     /// What Elasticsearch names the error, e.g. `index_not_found_exception`; empty when there is none.
@@ -135,8 +133,8 @@ impl Answer {
     }
 
     /// An answer that was not expected, as the failure of the operation.
-    pub(super) fn unexpected(&self) -> StoreError {
-        StoreError::Unavailable(format!("Elasticsearch answered {} {}", self.status, self.error_type()))
+    pub(super) fn unexpected(&self) -> Failure {
+        Failure::unexpected(format!("Elasticsearch answered {} {}", self.status, self.error_type()))
     }
 }
 

@@ -254,7 +254,7 @@ impl Client {
         let answer = self.send(request, deadline).await?;
         // A missing index is 404, too, but has an error.
         if !answer.is_success() && (answer.status != 404 || !answer.error_type().is_empty()) {
-            return Err(answer.unexpected());
+            return Err(answer.unexpected().into());
         }
         Ok(answer.read::<GetAnswer<T>>()?.into_found())
     }
@@ -315,7 +315,7 @@ impl Client {
             let sent = self.send(&write, deadline).await;
             match &sent {
                 Ok(answer) if answer.is_success() => return Ok(Outcome::Done(place_of(answer)?)),
-                Ok(answer) if answer.status != 409 => return Err(answer.unexpected().into()),
+                Ok(answer) if answer.status != 409 => return Err(StoreError::from(answer.unexpected()).into()),
                 Err(failure) if failure.effect == Effect::None => return Err(not_written(failure)),
                 _ => {}
             }
@@ -363,7 +363,7 @@ fn place_of(answer: &Answer) -> Result<Place, WriteError> {
         #[serde(rename = "_primary_term")]
         primary_term: u64,
     }
-    let written: Written = answer.read().map_err(|error| StoreError::OutcomeUnknown(error.to_string()))?;
+    let written: Written = answer.read().map_err(|failure| StoreError::OutcomeUnknown(failure.text))?;
     Ok(Place { index: written.index, seq_no: written.seq_no, primary_term: written.primary_term })
 }
 

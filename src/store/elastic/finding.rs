@@ -2,10 +2,10 @@
 
 use elasticsearch::http::Method;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
-use super::client::{Client, Deadline, Request, whole};
+use super::client::{Answer, Client, Deadline, Failure, Request, Shards};
 use crate::store::StoreError;
 
 /// The documents found, in order.
@@ -30,7 +30,21 @@ pub(super) struct Hit<T> {
 #[derive(Deserialize)]
 #[serde(bound = "T: DeserializeOwned")]
 struct SearchAnswer<T> {
+    timed_out: bool,
+    #[serde(rename = "_shards")]
+    shards: Shards,
     hits: Hits<T>,
+    aggregations: Option<Aggregations>,
+}
+
+#[derive(Deserialize)]
+struct Aggregations {
+    greatest: Greatest,
+}
+
+#[derive(Deserialize)]
+struct Greatest {
+    value: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -48,12 +62,13 @@ struct Total {
 
 #[derive(Deserialize)]
 struct CountAnswer {
+    #[serde(rename = "_shards")]
+    shards: Shards,
     count: u64,
 }
 
 impl Client {
     /// The documents of an index that a search asks for; of one shard only, where it is named.
-    /// Source: Elasticsearch Search API.
     pub(super) async fn find<T: DeserializeOwned>(
         &self,
         index: &str,
@@ -62,12 +77,7 @@ impl Client {
         deadline: Deadline,
     ) -> Result<Found<T>, StoreError> {
         let preference = shard.map(|shard| format!("&preference=_shards:{shard}")).unwrap_or_default();
-        let path = format!("/{index}/_search?allow_partial_search_results=false{preference}");
-        let answer = self.send_until(&Request::json(Method::Post, path, search), deadline, whole).await?;
-        if !answer.is_success() {
-            return Err(answer.unexpected());
-        }
-        let SearchAnswer { hits } = answer.read()?;
+        let SearchAnswer { hits, .. } = self.search(index, &preference, search, deadline).await?;
         Ok(Found { hits: hits.hits, total: hits.total.value })
     }
 
@@ -76,11 +86,11 @@ impl Client {
     pub(super) async fn count(&self, index: &str, query: &Value, deadline: Deadline) -> Result<u64, StoreError> {
         let body = json!({"query": query});
         let request = Request::json(Method::Post, format!("/{index}/_count"), &body);
-        let answer = self.send_until(&request, deadline, whole).await?;
-        if !answer.is_success() {
-            return Err(answer.unexpected());
-        }
-        Ok(answer.read::<CountAnswer>()?.count)
+        let read = |answer: Answer| {
+            let CountAnswer { shards, count } = answer.read_done()?;
+            shards.all_there().map(|()| count)
+        };
+        Ok(self.send_until(&request, deadline, read).await?)
     }
 
     /// The greatest value of a numeric field of an index, or `None` when there is none. Costs the same for any number of
@@ -91,25 +101,26 @@ impl Client {
         field: &str,
         deadline: Deadline,
     ) -> Result<Option<i64>, StoreError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            aggregations: Aggregations,
-        }
-        #[derive(Deserialize)]
-        struct Aggregations {
-            greatest: Greatest,
-        }
-        #[derive(Deserialize)]
-        struct Greatest {
-            value: Option<f64>,
-        }
         let search = json!({"size": 0, "aggs": {"greatest": {"max": {"field": field}}}});
-        let path = format!("/{index}/_search?allow_partial_search_results=false");
-        let answer = self.send_until(&Request::json(Method::Post, path, &search), deadline, whole).await?;
-        if !answer.is_success() {
-            return Err(answer.unexpected());
-        }
+        let SearchAnswer::<IgnoredAny> { aggregations, .. } = self.search(index, "", &search, deadline).await?;
         // Times in milliseconds are far below what a double holds exactly.
-        Ok(answer.read::<Answer>()?.aggregations.greatest.value.map(|value| value as i64))
+        Ok(aggregations.and_then(|of| of.greatest.value).map(|value| value as i64))
+    }
+
+    /// What all shards answer to a search. Source: Elasticsearch Search API.
+    async fn search<T: DeserializeOwned>(
+        &self,
+        index: &str,
+        parameters: &str,
+        search: &Value,
+        deadline: Deadline,
+    ) -> Result<SearchAnswer<T>, Failure> {
+        let path = format!("/{index}/_search?allow_partial_search_results=false{parameters}");
+        let read = |answer: Answer| {
+            let answer: SearchAnswer<T> = answer.read_done()?;
+            answer.shards.all_there()?;
+            if answer.timed_out { Err(Failure::passing("the search was cut short".to_owned())) } else { Ok(answer) }
+        };
+        self.send_until(&Request::json(Method::Post, path, search), deadline, read).await
     }
 }

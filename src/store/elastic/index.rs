@@ -7,7 +7,7 @@ use elasticsearch::http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::client::{Client, Deadline, Request, whole};
+use super::client::{Answer, Client, Deadline, Request, Shards};
 use super::{OpenError, SCHEMA};
 use crate::store::StoreError;
 
@@ -147,9 +147,14 @@ impl Client {
     /// waits longer than 30 s. (Measured on 9.2.8; a search or count in that state says `failed`, or is refused.)
     /// Source: Elasticsearch Refresh API.
     pub(super) async fn refresh(&self, index: &str, deadline: Deadline) -> Result<(), StoreError> {
+        #[derive(Deserialize)]
+        struct Refreshed {
+            #[serde(rename = "_shards")]
+            shards: Shards,
+        }
         let request = Request::new(Method::Post, format!("/{index}/_refresh"));
-        let answer = self.send_until(&request, deadline, whole).await?;
-        if answer.is_success() { Ok(()) } else { Err(answer.unexpected()) }
+        let read = |answer: Answer| answer.read_done::<Refreshed>()?.shards.all_there();
+        Ok(self.send_until(&request, deadline, read).await?)
     }
 }
 

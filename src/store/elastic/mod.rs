@@ -233,7 +233,7 @@ impl ElasticStore {
         let request = Request::json(elasticsearch::http::Method::Put, path, &serde_json::json!({}));
         match self.client.send(&request, deadline).await {
             Ok(Answer { status: 409, .. }) | Err(Failure { kind: Kind::Held, .. }) => Ok(()),
-            Ok(answer) => Err(answer.unexpected()),
+            Ok(answer) => Err(answer.unexpected().into()),
             Err(failure) => Err(failure.into()),
         }
     }

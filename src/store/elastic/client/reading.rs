@@ -38,6 +38,8 @@ pub(in crate::store::elastic) enum Kind {
     Foreign,
     /// Its certificate is not trusted, or it does not speak TLS.
     Tls,
+    /// It is Elasticsearch, and says what this program does not expect.
+    Unexpected,
 }
 
 impl Kind {
@@ -71,6 +73,11 @@ impl Failure {
     /// A read that may succeed shortly.
     pub(in crate::store::elastic) fn passing(text: String) -> Self {
         Self::new(Kind::Overloaded, Effect::None, text)
+    }
+
+    /// A read that fails the next time, too.
+    pub(super) fn unexpected(text: String) -> Self {
+        Self::new(Kind::Unexpected, Effect::None, text)
     }
 
     pub(super) fn timeout(effect: Effect) -> Self {
@@ -178,29 +185,19 @@ pub(super) fn judge(status: u16, names_itself: bool, body: Bytes) -> Result<Answ
     Err(Failure::new(kind, effect, text))
 }
 
-/// An answer in which shards are missing is none: what they hold would look as if it were not there.
-/// Source: `_shards` of Elasticsearch's Search, Count and Refresh APIs, `timed_out` of the first.
-pub(in crate::store::elastic) fn whole(answer: Answer) -> Result<Answer, Failure> {
-    #[derive(Deserialize)]
-    struct Parts {
-        #[serde(default)]
-        timed_out: bool,
-        #[serde(rename = "_shards")]
-        shards: Shards,
-    }
-    #[derive(Deserialize)]
-    struct Shards {
-        failed: usize,
-    }
-    if !answer.is_success() {
-        return Ok(answer);
-    }
-    match serde_json::from_slice(&answer.body) {
-        Ok(Parts { timed_out: false, shards: Shards { failed: 0 } }) => Ok(answer),
-        Ok(Parts { shards: Shards { failed }, .. }) => {
-            Err(Failure::passing(format!("{failed} shards of the index gave no answer in time")))
+/// How many shards have had their part in an answer. Source: `_shards` of Elasticsearch's Search, Count and Refresh APIs.
+#[derive(Debug, Deserialize)]
+pub(in crate::store::elastic) struct Shards {
+    failed: usize,
+}
+
+impl Shards {
+    /// An answer in which shards are missing is none: what they hold would look as if it were not there.
+    pub(in crate::store::elastic) fn all_there(&self) -> Result<(), Failure> {
+        match self.failed {
+            0 => Ok(()),
+            failed => Err(Failure::passing(format!("{failed} shards of the index gave no answer in time"))),
         }
-        Err(error) => Err(Failure::passing(format!("an answer of Elasticsearch cannot be read: {error}"))),
     }
 }
 
