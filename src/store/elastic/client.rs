@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use elasticsearch::http::Method;
-use elasticsearch::http::headers::HeaderMap;
+use elasticsearch::http::headers::{HeaderMap, HeaderName, HeaderValue};
 use metrics::{counter, histogram};
 use rand::Rng;
 use serde::de::DeserializeOwned;
@@ -262,13 +262,17 @@ impl Link {
             return Err(Failure::timeout(Effect::None));
         }
         node.reach(patience).await?;
-        let mut headers = HeaderMap::new();
-        headers.insert("content-type", request.content_type.parse().expect("a constant that is a header value"));
-        headers.insert("accept", "application/json".parse().expect("a constant that is a header value"));
+        let headers = [
+            ("content-type", request.content_type),
+            ("accept", "application/json"),
+            // To compress an answer costs the server more than to send it near by. Over TLS it never does.
+            ("accept-encoding", "identity"),
+        ];
+        let headers = headers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         let sent = node.transport.send(
             request.method,
             &request.path,
-            headers,
+            HeaderMap::from_iter(headers),
             None::<&()>,
             request.body.clone(),
             Some(patience),
