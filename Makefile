@@ -13,7 +13,7 @@ test: build
 	tests/elastic/es run --in-memory -- cargo test --workspace --locked -- --skip cluster:: --skip feed::recorded::
 	DOORWARD_TEST_STORE=elasticsearch tests/elastic/es run --in-memory -- cargo test --workspace --locked --test it -- \
 		--skip store:: --skip elastic:: --skip durability:: --skip start:: --skip support:: --skip cluster:: --skip feed::recorded::
-	tests/elastic/es run --in-memory -- \
+	$(RECORDED_ON) tests/elastic/es run --in-memory -- \
 		cargo test --workspace --locked --test it feed::recorded:: -- --test-threads 1
 	cargo test --workspace --locked --test it cluster:: -- --test-threads 1
 	tests/clients/run
@@ -24,6 +24,8 @@ test: build
 test-long: export DOORWARD_TEST_LONG = 1
 test-long: export RUST_TEST_THREADS = 1
 test-long: export CARGO_PROFILE_DEV_OPT_LEVEL = 2
+# And for the histories a server that compiles what is hot with all its compilers, as any does but those of tests.
+test-long: RECORDED_ON = ES_JAVA_OPTS=-XX:TieredStopAtLevel=4
 test-long: test
 
 # The store's contract on the oldest server that it supports, the last of 8, and the newest.
