@@ -127,6 +127,23 @@ async fn r07_users_of_a_shard_that_does_not_answer_are_not_called_missing() {
 }
 
 #[tokio::test]
+async fn r07_what_fails_the_next_time_too_is_asked_for_once() {
+    let indices = Indices::new();
+    let faulty = Faulty::open(&indices).await;
+    create(&faulty.store, &user("alice")).await;
+    let refused = r#"{"error":{"type":"illegal_argument_exception"},"status":400}"#;
+    let missing = r#"{"error":{"type":"index_not_found_exception"},"status":404}"#;
+    for fault in [Fault::Answer(400, JSON, refused), Fault::Answer(404, JSON, missing), Fault::Answer(200, JSON, "{}")]
+    {
+        let rule = faulty.proxy.rule(|_, path| path.contains("/_mget"), When::Always, fault);
+        let answer = faulty.store.user_get_many(&[name("alice")]).await;
+        assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+        assert_eq!(rule.seen(), 1, "{answer:?}");
+        faulty.proxy.clear();
+    }
+}
+
+#[tokio::test]
 async fn r07_an_answer_without_a_shard_is_none_and_asked_for_again() {
     let indices = Indices::new();
     let faulty = Faulty::open(&indices).await;
