@@ -81,7 +81,8 @@ async fn seed(folder: &Path, users: u64) -> Result<()> {
         std::fs::remove_dir_all(&unfinished)?;
     }
     std::fs::create_dir_all(&unfinished)?;
-    let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+    // The one that runs this, if any does: it tells the compilers of dependencies which toolchain is meant.
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["run", "--release", "--package", "doorward", "--example", "seed_users", "--"]);
     cargo.arg(unfinished.join(DATABASE)).arg(users.to_string()).current_dir(env!("CARGO_MANIFEST_DIR"));
     let status = cargo.kill_on_drop(true).status().await?;
