@@ -69,10 +69,17 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether it has not been revoked: the account can be used, the token is of its generation, the session goes on.
-    pub fn is_current(&self) -> bool {
+    /// Its user, unless it has been revoked: the account can be used, the token is of its generation, the session goes on.
+    pub fn current_user(&self) -> Option<Arc<User>> {
         let user = self.account.user();
-        user.status == Status::Active && self.generation >= user.generation && !self.session.is_ended()
+        let is_current =
+            user.status == Status::Active && self.generation >= user.generation && !self.session.is_ended();
+        is_current.then_some(user)
+    }
+
+    /// Whether it has not been revoked.
+    pub fn is_current(&self) -> bool {
+        self.current_user().is_some()
     }
 }
 
@@ -207,7 +214,7 @@ pub struct CallerUser {
 
 impl CallerUser {
     fn of(identity: Option<&Identity>) -> Self {
-        Self { user: identity.filter(|identity| identity.is_current()).map(|identity| identity.account.user()) }
+        Self { user: identity.and_then(Identity::current_user) }
     }
 
     /// The row of the permission table.
