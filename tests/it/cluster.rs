@@ -1,7 +1,6 @@
 //! A cluster whose nodes die under load. `make test` runs this apart from all else: three servers need the machine.
 
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 

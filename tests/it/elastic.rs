@@ -51,7 +51,7 @@ async fn end_reservations(indices: &Indices) {
     let answer = |request: reqwest::RequestBuilder| async move {
         request.send().await.unwrap().error_for_status().unwrap().json::<Value>().await.unwrap()
     };
-    answer(http.post(format!("{emails}/_refresh"))).await;
+    indices.refresh("emails").await;
     let pending = answer(http.get(format!("{emails}/_search?q=state:pending&size=10000"))).await;
     for hit in pending["hits"]["hits"].as_array().unwrap() {
         let old = json!({"doc": {"at": 0}});

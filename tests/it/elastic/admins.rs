@@ -10,17 +10,15 @@ use serde_json::json;
 
 use super::{Faulty, open};
 use crate::store::contract::{create, get, next, user};
-use crate::support::elastic::elastic_url;
 use crate::support::proxy::{Fault, When};
 use crate::support::{Indices, PASSWORD, PATIENCE, TestGateway, count};
 
 /// Counts the active admins again and again, each time as they are at that moment, until it is dropped.
 async fn observe(indices: &Indices) {
-    let (store, http) = (open(indices).await, reqwest::Client::new());
-    let refresh = format!("{}/{}-users/_refresh", elastic_url(), indices.prefix);
+    let store = open(indices).await;
     let filter = Filter::parse(&json!({"role": {"eq": "admin"}, "status": {"eq": "active"}})).unwrap();
     for looks in 1_usize.. {
-        http.post(&refresh).send().await.unwrap().error_for_status().unwrap();
+        indices.refresh("users").await;
         let admins = store.user_count(Some(filter.clone())).await.unwrap();
         assert!(admins >= 1, "nobody is an active admin at look {looks}");
     }

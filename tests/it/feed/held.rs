@@ -38,12 +38,6 @@ impl Pair {
         reqwest::get(url).await.unwrap().text().await.unwrap().leak()
     }
 
-    /// Makes everything that is written visible to searches.
-    async fn refresh(&self) {
-        let url = format!("{}/{}-users/_refresh", elastic_url(), self.indices.prefix);
-        reqwest::Client::new().post(url).send().await.unwrap().error_for_status().unwrap();
-    }
-
     /// Changes alice while the proxy answers requests of this path so, and holds that she is told of nonetheless.
     async fn told_despite(&self, part: &'static str, status: u16, body: &'static str) {
         let (mut alice, mut carol) = (self.direct.socket().await, self.proxied.socket().await);
@@ -119,7 +113,7 @@ async fn r04_no_position_is_behind_a_state_that_comes_back_if_its_successor_is_l
     // A primary that takes over need not have this one, which hides the one before.
     let last = change(&mut alice, "visible").await;
     // The gateway may have had everything shown already that it knows to be final.
-    pair.refresh().await;
+    pair.indices.refresh("users").await;
     let page = read.call("users.changes", json!({"since": before})).await.unwrap();
     assert_eq!((&page["changes"], &page["position"], &page["more"]), (&json!([]), &before, &json!(true)));
     pair.proxy.clear();

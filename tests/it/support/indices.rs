@@ -45,6 +45,12 @@ impl Indices {
             start_patience: Duration::from_secs(30),
         }
     }
+
+    /// Makes everything that is written to one of them, such as `users`, visible to searches.
+    pub async fn refresh(&self, kind: &str) {
+        let url = format!("{}/{}-{kind}/_refresh", self.url, self.prefix);
+        reqwest::Client::new().post(url).send().await.unwrap().error_for_status().unwrap();
+    }
 }
 
 impl Drop for Indices {
