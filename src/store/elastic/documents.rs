@@ -315,7 +315,7 @@ impl Client {
             let sent = self.send(&write, deadline).await;
             match &sent {
                 Ok(answer) if answer.is_success() => return Ok(Outcome::Done(place_of(answer)?)),
-                Ok(answer) if answer.status != 409 => return Err(StoreError::from(answer.unexpected()).into()),
+                Ok(answer) if answer.status != 409 => return Err(WriteError::Failed(answer.unexpected().into())),
                 Err(failure) if failure.effect == Effect::None => return Err(not_written(failure)),
                 _ => {}
             }
