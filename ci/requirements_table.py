@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Prints which tests show which requirement, and fails where one has none.
 
-A test shows a requirement when its name begins with the id: `s07_…`. What later work is to show is listed here as open,
-with the reason; an entry that has got its test fails too, so that the list stays true.
+The requirements are those of docs/requirements.md. A test shows a requirement when its name begins with the id: `s07_…`.
+What later work is to show is listed here as open, with the reason; an entry that has got its test fails too, so that the
+list stays true.
 
     ci/requirements_table.py [FOLDER]
 """
@@ -11,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-HIGHEST = {"S": 25, "J": 6, "A": 6, "R": 15}
+PAGE = Path("docs/requirements.md")
 FOLDERS = ("src", "tests", "bench", "ci", "clients")
 
 # Shown by something that is no test of ours with the id in its name.
@@ -27,6 +28,7 @@ OPEN = {
     "R15": "the soak comes with the release's measurements",
 }
 
+REQUIREMENT = re.compile(r"^- \*\*([SJAR]\d+)\*\* ", re.MULTILINE)
 TEST_NAME = re.compile(r"\b(?:fn|def) (?:test_)?([sjar])(\d\d)_(\w+)")
 
 
@@ -41,10 +43,14 @@ def tests_by_requirement(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def table(found: dict[str, list[str]]) -> tuple[list[str], list[str]]:
+def requirements(root: Path) -> list[str]:
+    """The ids of the page, in its order."""
+    return REQUIREMENT.findall((root / PAGE).read_text(encoding="utf-8"))
+
+
+def table(known: list[str], found: dict[str, list[str]]) -> tuple[list[str], list[str]]:
     """The lines to print, and the faults."""
     lines, faults = [], []
-    known = [f"{letter}{number}" for letter, last in HIGHEST.items() for number in range(1, last + 1)]
     for requirement in known:
         tests = found.get(requirement, [])
         shown = [*tests, *([ELSEWHERE[requirement]] if requirement in ELSEWHERE else [])]
@@ -56,7 +62,8 @@ def table(found: dict[str, list[str]]) -> tuple[list[str], list[str]]:
             faults.append(f"{requirement} has no test")
         lines.extend(f"{requirement}  {test}" for test in shown)
     faults.extend(
-        f"{requirement} is no requirement: {found[requirement][0]}" for requirement in found.keys() - set(known)
+        f"{requirement} is no requirement of {PAGE}: {found[requirement][0]}"
+        for requirement in found.keys() - set(known)
     )
     return lines, faults
 
@@ -64,7 +71,7 @@ def table(found: dict[str, list[str]]) -> tuple[list[str], list[str]]:
 def main() -> int:
     """Prints the table; 1 when there is a fault."""
     root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent
-    lines, faults = table(tests_by_requirement(root))
+    lines, faults = table(requirements(root), tests_by_requirement(root))
     print("\n".join(lines))
     for fault in sorted(faults):
         print(f"requirements: {fault}", file=sys.stderr)
