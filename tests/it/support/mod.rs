@@ -89,6 +89,7 @@ pub struct TestGateway {
     pub clock: Clock,
     /// Where it listens.
     pub address: SocketAddr,
+    config: Config,
     folder: tempfile::TempDir,
     indices: Option<Indices>,
     http: reqwest::Client,
@@ -118,9 +119,9 @@ impl TestGateway {
         }
         change(&mut config);
         let clock = Clock::default();
-        let server = Server::start(config, clock.clone()).await.expect("the gateway starts");
+        let server = Server::start(config.clone(), clock.clone()).await.expect("the gateway starts");
         let (address, http) = (server.address(), reqwest::Client::new());
-        Self { address, server: Some(server), clock, folder, indices, http }
+        Self { address, server: Some(server), clock, config, folder, indices, http }
     }
 
     /// Another gateway for the same users; `None` on the embedded store, whose file one gateway serves.
@@ -163,17 +164,12 @@ impl TestGateway {
 
     /// A new admin with a socket signed in.
     pub async fn admin(&self, username: &str) -> TestClient {
-        self.logged_in(username).await;
-        let store = &self.server().app().rpc.context.store;
-        let username = doorward::users::Username::parse(username).expect("a good name");
-        let user = store.user_get(&username).await.expect("the store answers").expect("just registered");
-        let act = doorward::users::rules::Act { actor: None, at: self.clock.now(), reason: None };
-        let next = doorward::users::rules::set_role(&user, doorward::users::Role::Admin, act).expect("was none");
-        let directory = &self.server().app().rpc.context.directory;
-        store.user_replace(next.clone(), doorward::store::PasswordChange::Keep).await.expect("nobody else writes");
-        directory.apply(&std::sync::Arc::new(next), None);
+        let mut promoted = self.logged_in(username).await;
+        doorward::admin::promote(&self.config, username).await.expect("just registered");
+        // The gateway has noticed when it ends the session of before.
+        assert_eq!(promoted.revoked().await, ("role_changed".to_owned(), 4503));
         let mut client = self.socket().await;
-        client.login(username.as_str()).await;
+        client.login(username).await;
         client
     }
 
