@@ -73,6 +73,7 @@ fn upgrade(mut request: Request<Incoming>, address: SocketAddr) -> Response<Empt
             ping: Duration::from_secs(600),
             pong: Duration::from_secs(10),
             write: Duration::from_secs(30),
+            call: Duration::from_secs(5),
         };
         let peer = Arc::new(Peer::new(0, address.ip(), None, None));
         let (io, leftover) = (parts.io.into_inner(), parts.read_buf.to_vec());

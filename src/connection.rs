@@ -3,8 +3,9 @@
 //!
 //! What waits is bounded by [`Options::calls_in_flight`], calls under way and finished replies together. While the client
 //! accepts no bytes nothing more is read, and no notification is produced; calls under way go on, and their replies
-//! wait. Calls still under way at the socket's end are cut off at their next wait. Everything that a client can do wrong
-//! ends in a close code of the protocol; nothing else is buffered for one who does not read.
+//! wait. Whatever ends what the client sends, calls that came before it are answered first, for as long as a call may take.
+//! Those still under way at the socket's end are cut off at their next wait, but for writes: see `rpc`. Everything that a
+//! client can do wrong ends in a close code of the protocol; nothing else is buffered for one who does not read.
 
 mod wire;
 
@@ -85,6 +86,8 @@ pub struct Options {
     pub pong: Duration,
     /// For the client to accept a byte.
     pub write: Duration,
+    /// For a call.
+    pub call: Duration,
 }
 
 /// The calls under way on one socket. Each is a task of its own: while the client accepts no bytes this one polls none of
@@ -107,7 +110,7 @@ pub struct Connection<S> {
     /// Something was fed since the last flush.
     dirty: bool,
     /// Closing once the calls under way are answered.
-    closing: Option<Closing>,
+    ending: Option<Ending>,
     unparsable: u32,
     timers: Timers,
     /// Called once when the socket signs in.
@@ -127,6 +130,8 @@ struct Timers {
     expired: Option<Instant>,
     /// Since when the client has accepted no byte, and how many it had accepted then.
     stalled: Option<(Instant, u64)>,
+    /// Until when a close waits for the calls under way.
+    ending: Option<Instant>,
     /// The identity that `expiring` and `expired` were computed from.
     identity_version: u32,
 }
@@ -140,14 +145,22 @@ enum Event {
     Inbound(Option<Result<Message, Error>>),
     Timer,
     WriteFailed,
-    Finished(Closing),
+    Finished(Ending),
+}
+
+/// Who closes a socket once the calls under way are answered.
+enum Ending {
+    /// We do.
+    Ours(Closing),
+    /// The client, whose close frame or end of input is kept back until then.
+    Theirs,
 }
 
 /// How a socket ends.
 enum End {
     /// We close it with a code.
     Close(u16, &'static str),
-    /// The client closed it; its close has been answered.
+    /// The client closed it; its close frame, if there is one, has been answered.
     ByPeer,
     /// There is nobody to tell.
     Gone,
@@ -169,8 +182,10 @@ impl<S: Service> Connection<S> {
             .max_write_buffer_size(usize::MAX) // bounded by what is fed: nothing while the socket is blocked
             .max_message_size(Some(options.message_bytes))
             .max_frame_size(Some(options.message_bytes));
-        let maybe_buffered = !leftover.is_empty();
-        let wire = Wire::new(io, &leftover);
+        let mut leftover = leftover;
+        let wire = Wire::new(io, &mut leftover);
+        // Also where only a close frame was: it is noticed where nothing else is left to be read.
+        let maybe_buffered = !leftover.is_empty() || wire.is_ending();
         let ws = WebSocketStream::from_partially_read(wire, leftover, Role::Server, Some(config)).await;
         let timers = Timers::new(&options);
         Self {
@@ -183,7 +198,7 @@ impl<S: Service> Connection<S> {
             maybe_buffered,
             notified: false,
             dirty: false,
-            closing: None,
+            ending: None,
             unparsable: 0,
             timers,
             on_sign_in: None,
@@ -239,13 +254,7 @@ impl<S: Service> Connection<S> {
             }
             under_way = calls.len();
         }
-        if self.closing.is_some() {
-            if under_way == 0
-                && let Some(closing) = self.closing.take()
-            {
-                return Poll::Ready(Event::Finished(closing));
-            }
-        } else if under_way < self.options.calls_in_flight && !self.service.is_full() {
+        if self.ending.is_none() && under_way < self.options.calls_in_flight && !self.service.is_full() {
             // Do not enter tungstenite's read path, and touch its buffer, when something else woke the task.
             if self.maybe_buffered || self.ws.get_ref().poll_read_ready(cx).is_ready() {
                 match Pin::new(&mut self.ws).poll_next(cx) {
@@ -256,9 +265,17 @@ impl<S: Service> Connection<S> {
                     Poll::Pending => {
                         self.maybe_buffered = false;
                         self.follow_message();
+                        if self.ws.get_ref().is_ending() {
+                            self.end_after_replies(Ending::Theirs);
+                        }
                     }
                 }
             }
+        }
+        if under_way == 0
+            && let Some(ending) = self.ending.take()
+        {
+            return Poll::Ready(Event::Finished(ending));
         }
         if std::mem::take(&mut self.notified)
             && let Some(event) = self.poll_notification(cx)
@@ -282,7 +299,7 @@ impl<S: Service> Connection<S> {
 
     /// What the service has to tell, unless the socket is closing.
     fn poll_notification(&mut self, cx: &mut Context<'_>) -> Option<Event> {
-        if self.closing.is_some() {
+        if self.ending.is_some() {
             return None;
         }
         match self.service.poll_notification(cx) {
@@ -319,8 +336,17 @@ impl<S: Service> Connection<S> {
     fn handle(&mut self, event: Event) -> Option<End> {
         match event {
             Event::Outbound(Outbound::Frame(frame)) => return self.feed(Message::Text(frame)),
-            Event::Outbound(Outbound::Close(closing, When::AfterReplies)) => self.closing = Some(closing),
-            Event::Outbound(Outbound::Close(closing, When::Now)) | Event::Finished(closing) => {
+            Event::Outbound(Outbound::Close(closing, When::AfterReplies)) => {
+                self.end_after_replies(Ending::Ours(closing));
+            }
+            Event::Finished(Ending::Theirs) => {
+                if !self.ws.get_mut().release() {
+                    return Some(End::ByPeer);
+                }
+                // The close frame is read next.
+                (self.maybe_buffered, self.timers.ending) = (true, None);
+            }
+            Event::Outbound(Outbound::Close(closing, When::Now)) | Event::Finished(Ending::Ours(closing)) => {
                 let Closing { told, code, reason } = closing;
                 let gone = told.and_then(|frame| self.feed(Message::Text(frame)));
                 return gone.or(Some(End::Close(code, reason)));
@@ -338,7 +364,10 @@ impl<S: Service> Connection<S> {
         self.timers.pong = None;
         match inbound {
             None => Some(End::Gone),
-            Some(Err(error)) => Some(end_of(&error)),
+            Some(Err(error)) => match fault_of(&error) {
+                Some((code, reason)) => self.refuse(code, reason),
+                None => Some(End::Gone),
+            },
             Some(Ok(Message::Text(text))) => match self.service.text(&text) {
                 Answer::Now(reply) => self.answer(reply),
                 Answer::Later(call) => {
@@ -348,7 +377,7 @@ impl<S: Service> Connection<S> {
             },
             Some(Ok(Message::Binary(data))) => match self.service.binary(data) {
                 Some(data) => self.feed(Message::Binary(data)),
-                None => Some(End::Close(1003, "text frames only")),
+                None => self.refuse(1003, "text frames only"),
             },
             Some(Ok(Message::Close(_))) => Some(End::ByPeer),
             Some(Ok(Message::Ping(_))) => {
@@ -363,9 +392,22 @@ impl<S: Service> Connection<S> {
         self.unparsable = if reply.unparsable() { self.unparsable + 1 } else { 0 };
         let end = reply.into_text().and_then(|text| self.feed(Message::text(text)));
         if self.unparsable >= MAX_UNPARSABLE && end.is_none() {
-            return Some(End::Close(4501, "not JSON-RPC"));
+            return self.refuse(4501, "not JSON-RPC");
         }
         end
+    }
+
+    /// Reads nothing more, and closes with this code once the calls under way are answered.
+    fn refuse(&mut self, code: u16, reason: &'static str) -> Option<End> {
+        self.end_after_replies(Ending::Ours(Closing { told: None, code, reason }));
+        None
+    }
+
+    /// Ends the socket once the calls under way are answered: those that wait longer than a call may take are not.
+    fn end_after_replies(&mut self, ending: Ending) {
+        self.ending = Some(ending);
+        self.timers.ending.get_or_insert(Instant::now() + self.options.call + LINGER);
+        self.timers.rearm(&self.options);
     }
 
     /// Hands a message to tungstenite, which was ready for it.
@@ -414,6 +456,10 @@ impl<S: Service> Connection<S> {
         if due(self.timers.expired) {
             return Some(End::Close(4001, "token expired"));
         }
+        if due(self.timers.ending) {
+            self.timers.ending = None;
+            self.calls = None;
+        }
         if let Some((since, written)) = self.timers.stalled
             && since + self.options.write <= now
         {
@@ -426,6 +472,7 @@ impl<S: Service> Connection<S> {
         // A socket that is not read cannot show the rest of its message, nor its pong.
         let is_stalled = self.timers.stalled.is_some();
         let unread = is_stalled
+            || self.ending.is_some()
             || self.service.is_full()
             || self.calls.as_ref().is_some_and(|calls| calls.len() >= self.options.calls_in_flight);
         if let Some((since, number)) = self.timers.message
@@ -489,6 +536,7 @@ impl Timers {
             expiring: None,
             expired: None,
             stalled: None,
+            ending: None,
             identity_version: 0,
         };
         timers.rearm(options);
@@ -504,6 +552,7 @@ impl Timers {
             self.expiring,
             self.expired,
             self.stalled.map(|(since, _)| since + options.write),
+            self.ending,
         ];
         let next = next.into_iter().flatten().fold(self.ping, Instant::min);
         self.sleep.as_mut().reset(next);
@@ -514,14 +563,14 @@ impl Timers {
     }
 }
 
-/// What an error of tungstenite means for the client.
-fn end_of(error: &Error) -> End {
+/// The close code for what the client did wrong; `None` when there is nobody to tell.
+fn fault_of(error: &Error) -> Option<(u16, &'static str)> {
     match error {
-        Error::Capacity(_) => End::Close(1009, "message too big"),
-        Error::Utf8(_) => End::Close(1007, "not UTF-8"),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Gone,
-        Error::Protocol(_) => End::Close(1002, "protocol error"),
-        _ => End::Gone,
+        Error::Capacity(_) => Some((1009, "message too big")),
+        Error::Utf8(_) => Some((1007, "not UTF-8")),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(_) => Some((1002, "protocol error")),
+        _ => None,
     }
 }
 
@@ -540,7 +589,7 @@ async fn finish(mut ws: WebSocketStream<Wire>, end: End) {
     if !matches!(told, Ok(Ok(()) | Err(Error::ConnectionClosed))) {
         return;
     }
-    let mut io = ws.into_inner();
+    let mut io = ws.into_inner().into_inner();
     if io.shutdown().await.is_err() {
         return;
     }

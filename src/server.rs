@@ -165,6 +165,7 @@ impl Server {
             ping: timeouts.ping,
             pong: timeouts.pong,
             write: timeouts.write,
+            call: context.config.call_timeout,
         };
         let app = Arc::new(App {
             rpc: Arc::new(Rpc::new(context)),
@@ -210,7 +211,11 @@ impl Server {
         let drain = context.config.timeouts.drain;
         self.app.sockets.drain(drain);
         self.app.tasks.close();
-        if tokio::time::timeout(drain, self.app.tasks.wait()).await.is_err() {
+        let ended = async {
+            self.app.tasks.wait().await;
+            self.app.rpc.close().await;
+        };
+        if tokio::time::timeout(drain, ended).await.is_err() {
             tracing::warn!("some connections did not end within {} s and are cut off", drain.as_secs());
         }
         for following in &self.following {
@@ -375,6 +380,7 @@ async fn serve(io: TcpStream, address: SocketAddr, routes: axum::Router, app: Ar
         .timer(TokioTimer::new())
         .header_read_timeout(timeouts.head)
         .max_buf_size(64 << 10)
+        .half_close(true)
         .serve_connection(TokioIo::new(Stream::new(io, timeouts.write)), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

@@ -25,6 +25,7 @@ use jsonrpsee::types::{ErrorObjectOwned, Id, Params};
 use jsonrpsee::{ConnectionId, Extensions};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 pub use envelope::MAX_DEPTH;
 use error::RpcError;
@@ -199,7 +200,7 @@ impl Reply {
 pub enum Answer {
     /// Ready at once.
     Now(Reply),
-    /// Still under way; dropping it abandons the call.
+    /// Still under way; dropping it abandons what only reads.
     Later(BoxFuture<'static, Reply>),
 }
 
@@ -216,6 +217,8 @@ struct Started {
 pub struct Rpc {
     /// By `Method as usize`.
     callbacks: Vec<MethodCallback>,
+    /// Calls under way that write. Each is a task of its own: neither its caller's leaving nor its deadline ends it.
+    writes: TaskTracker,
     budget: Budget,
     answers: Arc<Calls>,
     /// Shared with the handlers.
@@ -246,7 +249,14 @@ impl Rpc {
         };
         let limits = &context.config.limits;
         let budget = Budget::new(limits.calls_per_second, limits.calls_burst);
-        Self { callbacks: Method::ALL.iter().map(callback).collect(), budget, answers: Arc::default(), context }
+        let callbacks = Method::ALL.iter().map(callback).collect();
+        Self { callbacks, writes: TaskTracker::new(), budget, answers: Arc::default(), context }
+    }
+
+    /// Waits for what is being written.
+    pub async fn close(&self) {
+        self.writes.close();
+        self.writes.wait().await;
     }
 
     /// Takes one message of a client: a call, a notification or a batch. Its deadline counts from when it came, which is now
@@ -307,6 +317,11 @@ impl Rpc {
         // Most calls are answered from memory: poll once in place before parking anything.
         if let Some(response) = (&mut call).now_or_never() {
             return Answer::Now(reply(response));
+        }
+        if method.is_some_and(Method::writes) {
+            let write = self.writes.spawn(call);
+            let lost = move |_| MethodResponse::error(Id::Number(0), ErrorObjectOwned::from(overdue(method)));
+            call = write.map(move |done| done.unwrap_or_else(lost)).boxed();
         }
         let mut deadline = self.context.config.call_timeout;
         if method == Some(Method::UsersChanges) {

@@ -38,9 +38,9 @@ pub struct Closing {
 /// When a socket closes.
 #[derive(Debug, Clone, Copy)]
 pub enum When {
-    /// At once; calls under way are abandoned.
+    /// At once; calls under way are not answered any more.
     Now,
-    /// Once the calls under way are answered.
+    /// Once the calls under way are answered, as far as they take no longer than a call may.
     AfterReplies,
 }
 

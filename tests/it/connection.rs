@@ -84,6 +84,7 @@ async fn serve(script: Script, sign_in: Option<Duration>) -> SocketAddr {
             ping: HOUR,
             pong: HOUR,
             write: HOUR,
+            call: HOUR,
         };
         let peer = Arc::new(Peer::new(0, from.ip(), None, None));
         script.0.peer.set(peer.clone()).expect("a script is of one socket");

@@ -5,6 +5,7 @@ mod audit;
 mod auth;
 mod budget;
 mod clock;
+mod closing;
 mod cluster;
 mod codes;
 mod commands;

@@ -27,7 +27,7 @@ pub use home::Home;
 pub use indices::Indices;
 pub use ports::lasting_address;
 pub use process::{Ended, Process};
-pub use raw::{RawClient, opcode};
+pub use raw::{RawClient, masked, opcode};
 pub use tls::TlsProxy;
 
 /// A password that the policy accepts.

@@ -16,6 +16,7 @@ pub struct RawClient {
 pub mod opcode {
     pub const CONTINUATION: u8 = 0;
     pub const TEXT: u8 = 1;
+    pub const BINARY: u8 = 2;
     pub const CLOSE: u8 = 8;
     pub const PING: u8 = 9;
     pub const PONG: u8 = 10;
@@ -57,23 +58,19 @@ impl RawClient {
         self.io.write_all(bytes).await.expect("the connection is open");
     }
 
+    /// Ends the sending side.
+    pub async fn finish(&mut self) {
+        self.io.shutdown().await.expect("the connection is open");
+    }
+
+    /// Resets the connection.
+    pub fn reset(self) {
+        self.io.set_zero_linger().expect("the connection is open");
+    }
+
     /// Sends one masked frame.
     pub async fn frame(&mut self, last: bool, opcode: u8, payload: &[u8]) {
-        let mut bytes = vec![u8::from(last) << 7 | opcode];
-        match payload.len() {
-            length @ 0..126 => bytes.push(0x80 | length as u8),
-            length @ 126..0x1_0000 => {
-                bytes.push(0x80 | 126);
-                bytes.extend((length as u16).to_be_bytes());
-            }
-            length => {
-                bytes.push(0x80 | 127);
-                bytes.extend((length as u64).to_be_bytes());
-            }
-        }
-        bytes.extend([0; 4]); // a mask of zeros
-        bytes.extend(payload);
-        self.write(&bytes).await;
+        self.write(&masked(last, opcode, payload)).await;
     }
 
     /// The next frame: its opcode and payload; `None` at the end. Pings are not answered.
@@ -116,4 +113,23 @@ impl RawClient {
         tokio::time::timeout(PATIENCE, read).await.expect("the gateway writes in time").ok()?;
         Some(bytes)
     }
+}
+
+/// One masked frame.
+pub fn masked(last: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![u8::from(last) << 7 | opcode];
+    match payload.len() {
+        length @ 0..126 => bytes.push(0x80 | length as u8),
+        length @ 126..0x1_0000 => {
+            bytes.push(0x80 | 126);
+            bytes.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            bytes.push(0x80 | 127);
+            bytes.extend((length as u64).to_be_bytes());
+        }
+    }
+    bytes.extend([0; 4]); // a mask of zeros
+    bytes.extend(payload);
+    bytes
 }
