@@ -76,8 +76,10 @@ pub struct Limits {
 /// Time limits of a connection.
 #[derive(Debug, Clone)]
 pub struct Timeouts {
-    /// From the connection to the end of a request's head.
+    /// From the connection, or the first byte of a later request, to the end of the request's head.
     pub head: Duration,
+    /// From an answer to the next request on its connection.
+    pub keep_alive: Duration,
     /// For a request's body; a second more for each 64 KiB of it.
     pub body: Duration,
     /// From the upgrade to signing in.
@@ -245,6 +247,7 @@ impl Config {
             },
             timeouts: Timeouts {
                 head: read.seconds("DOORWARD_HEAD_TIMEOUT_SECONDS", 10, 1, 300),
+                keep_alive: read.seconds("DOORWARD_KEEP_ALIVE_SECONDS", 75, 1, 3600),
                 body: read.seconds("DOORWARD_BODY_TIMEOUT_SECONDS", 10, 1, 300),
                 sign_in: read.seconds("DOORWARD_SIGN_IN_TIMEOUT_SECONDS", 10, 1, 300),
                 message: read.seconds("DOORWARD_MESSAGE_TIMEOUT_SECONDS", 30, 1, 300),

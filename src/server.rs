@@ -18,10 +18,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use axum::http::header::{CONNECTION, HeaderValue};
+use hyper::body::{Body, Incoming};
 use hyper::service::{Service, service_fn};
 use hyper::{Method, Request};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,7 +38,7 @@ use crate::auth::seals::Secrets;
 use crate::auth::throttle::Throttle;
 use crate::auth::token::{TokenOptions, Tokens};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Timeouts};
 use crate::connection;
 use crate::data_dir::{DataDir, DataDirError, Lock};
 use crate::directory::Directory;
@@ -50,7 +51,7 @@ use crate::store::elastic::ElasticStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use origin::Judged;
-use stream::Stream;
+use stream::{Patience, Progress, Stream};
 
 /// How long to wait before accepting again when the system refuses, e.g. out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -350,38 +351,38 @@ fn give_up_silent(io: &TcpStream, after: Duration) -> std::io::Result<()> {
     Ok(rustix::net::sockopt::set_tcp_user_timeout(io, ms)?)
 }
 
+/// How long a connection waits for its client while it speaks HTTP.
+fn patience(timeouts: &Timeouts) -> Patience {
+    Patience { head: timeouts.head, idle: timeouts.keep_alive, rest: timeouts.body, write: timeouts.write }
+}
+
 /// Serves the requests of one connection, until it ends or is upgraded.
 async fn serve(io: TcpStream, address: SocketAddr, routes: axum::Router, app: Arc<App>) {
     let timeouts = &app.rpc.context.config.timeouts;
     if io.set_nodelay(true).is_err() || give_up_silent(&io, timeouts.write + connection::CLOSE_TIMEOUT).is_err() {
         return;
     }
-    let other_end = Arc::new(http::OtherEnd::new(address.ip()));
+    let progress = Arc::new(Progress::default());
+    let stream = Stream::new(io, patience(timeouts), progress.clone());
+    let other_end = Arc::new(http::OtherEnd::new(address.ip(), progress.clone()));
     let (routes, calls) = (TowerToHyperService::new(routes), app.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
+        progress.begin(!request.body().is_end_stream());
         request.extensions_mut().insert(other_end.clone());
-        let (routes, app) = (routes.clone(), calls.clone());
+        let (routes, app, progress) = (routes.clone(), calls.clone(), progress.clone());
         async move {
-            let origin = match app.rpc.context.config.allowed_origins.judge(&request) {
-                Judged::Go(origin) => origin,
-                Judged::Answer(response) => return Ok(response),
-            };
-            let mut response = match (request.uri().path(), request.method()) {
-                ("/rpc", &Method::POST) => http::rpc(&app, request).await,
-                _ => routes.call(request).await?,
-            };
-            if let Some(origin) = origin {
-                origin::allow(&mut response, origin);
+            let mut response = answer(&app, routes, request).await?;
+            if progress.answered() {
+                // The next request cannot be told from the rest of this one's body.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(timeouts.head)
         .max_buf_size(64 << 10)
         .half_close(true)
-        .serve_connection(TokioIo::new(Stream::new(io, timeouts.write)), service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
@@ -391,4 +392,27 @@ async fn serve(io: TcpStream, address: SocketAddr, routes: axum::Router, app: Ar
             let _ = connection.await;
         }
     }
+}
+
+/// Answers one request.
+async fn answer(
+    app: &App,
+    routes: TowerToHyperService<axum::Router>,
+    request: Request<Incoming>,
+) -> Result<http::HttpResponse, Infallible> {
+    if let Some(response) = http::refuse_host(&request) {
+        return Ok(response);
+    }
+    let origin = match app.rpc.context.config.allowed_origins.judge(&request) {
+        Judged::Go(origin) => origin,
+        Judged::Answer(response) => return Ok(response),
+    };
+    let mut response = match (request.uri().path(), request.method()) {
+        ("/rpc", &Method::POST) => http::rpc(app, request).await,
+        _ => routes.call(request).await?,
+    };
+    if let Some(origin) = origin {
+        origin::allow(&mut response, origin);
+    }
+    Ok(response)
 }

@@ -69,6 +69,7 @@ impl SystemServer for Handlers {
             "call_seconds": self.config.call_timeout.as_secs(),
             "sign_in_seconds": timeouts.sign_in.as_secs(),
             "head_seconds": timeouts.head.as_secs(),
+            "keep_alive_seconds": timeouts.keep_alive.as_secs(),
             "body_seconds": timeouts.body.as_secs(),
             "message_seconds": timeouts.message.as_secs(),
             "ping_seconds": timeouts.ping.as_secs(),

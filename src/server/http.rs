@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
-    WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName,
+    HeaderValue, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
 };
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, Request, Response, StatusCode};
+use axum::http::{Extensions, HeaderMap, Request, Response, StatusCode, Version};
 use axum::routing::{any, delete, get, post};
 use axum::{BoxError, Router};
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::stream::Progress;
 use super::{App, health, jwks, rest, upgrade};
 use crate::rpc::error::RpcError;
 use crate::rpc::{Answer, Client};
@@ -32,6 +33,8 @@ const USER_AGENT_MAX_BYTES: usize = 256;
 pub struct OtherEnd {
     /// The peer of the socket: a client, or a proxy.
     peer: IpAddr,
+    /// How far its request is.
+    progress: Arc<Progress>,
     /// The headers that named the last caller, and that caller: scripts send the same token again and again.
     last: Mutex<Option<Remembered>>,
 }
@@ -45,8 +48,8 @@ struct Remembered {
 
 impl OtherEnd {
     /// A connection from an address, on which nobody has called yet.
-    pub fn new(peer: IpAddr) -> Self {
-        Self { peer, last: Mutex::new(None) }
+    pub fn new(peer: IpAddr, progress: Arc<Progress>) -> Self {
+        Self { peer, progress, last: Mutex::new(None) }
     }
 
     /// The last caller, if these headers named them and it called from this address.
@@ -84,14 +87,13 @@ pub fn routes(app: Arc<App>) -> Router {
 
 /// Answers `POST /rpc`. The accept loop calls it: the router costs as much as a call.
 pub async fn rpc(app: &App, request: Request<Incoming>) -> HttpResponse {
-    let declared = is_json(request.headers());
+    let unreadable = unreadable(request.headers(), &["application/json", "application/json-rpc"]);
     let Received { client, body, came } = match receive(app, request).await {
         Ok(received) => received,
         Err(error) => return rpc_error(status_of(error.code()), error),
     };
-    if !declared {
-        let error = RpcError::InvalidRequest("The Content-Type must be application/json.");
-        return rpc_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, error);
+    if let Some(unreadable) = unreadable {
+        return unreadable.declared(rpc_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, unreadable.error()));
     }
     let Ok(text) = std::str::from_utf8(&body) else {
         return rpc_error(StatusCode::BAD_REQUEST, RpcError::Parse("The message is not UTF-8."));
@@ -126,14 +128,23 @@ where
     let (head, body) = request.into_parts();
     let config = &app.rpc.context.config;
     let max = config.limits.message_bytes;
+    if body.size_hint().lower() > max as u64 {
+        return Err(RpcError::RequestTooLarge);
+    }
     let bytes = body.size_hint().upper().map_or(max, |bytes| usize::try_from(bytes).unwrap_or(max).min(max));
     let patience = config.timeouts.body + Duration::from_secs(1) * u32::try_from(bytes >> 16).unwrap_or(u32::MAX);
-    // Read before anything is judged: a body left unread ends the connection under the answer.
+    // Read before anything is judged: a body left unread ends the connection.
     let body = match tokio::time::timeout(patience, Limited::new(body, max).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(RpcError::RequestTooLarge),
-        Ok(Err(_)) => return Err(RpcError::InvalidRequest("The body could not be read.")),
-        Err(_) => return Err(RpcError::InvalidRequest("The body did not come in time.")),
+        read => {
+            // Whatever has not come by now is not waited for.
+            other_end(&head.extensions).progress.read();
+            match read {
+                Ok(Ok(body)) => body.to_bytes(),
+                Ok(Err(_)) => return Err(RpcError::InvalidRequest("The body could not be read.")),
+                Err(_) => return Err(RpcError::InvalidRequest("The body did not come in time.")),
+            }
+        }
     };
     let came = Instant::now();
     let client = tokio::time::timeout_at(came + config.call_timeout, client(app, &head)).await;
@@ -202,10 +213,42 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, RpcError> {
     }
 }
 
-/// Whether the body is declared as JSON.
-pub fn is_json(headers: &HeaderMap) -> bool {
+/// Why a body is not read: by its headers.
+#[derive(Debug, Clone, Copy)]
+pub enum Unreadable {
+    /// Its `Content-Type`.
+    Type,
+    /// Its `Content-Encoding`.
+    Encoding,
+}
+
+/// Whether a body is something else than plain text of one of these types, which are the first one by another name.
+pub fn unreadable(headers: &HeaderMap, types: &[&str]) -> Option<Unreadable> {
+    let plain = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(CONTENT_ENCODING).iter().all(plain) {
+        return Some(Unreadable::Encoding);
+    }
     let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    text.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    let given = text.split(';').next().unwrap_or_default().trim();
+    (!types.iter().any(|each| each.eq_ignore_ascii_case(given))).then_some(Unreadable::Type)
+}
+
+impl Unreadable {
+    /// As an error.
+    pub fn error(self) -> RpcError {
+        RpcError::InvalidRequest(match self {
+            Self::Type => "The Content-Type must be application/json.",
+            Self::Encoding => "The body must not be encoded: send it without a Content-Encoding.",
+        })
+    }
+
+    /// The 415 of it: where the encoding is the reason, and only there, it names those that are read (RFC 7694 §3).
+    pub fn declared(self, mut response: HttpResponse) -> HttpResponse {
+        if matches!(self, Self::Encoding) {
+            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        response
+    }
 }
 
 /// The HTTP status that goes with an error code.
@@ -234,9 +277,6 @@ pub fn respond(status: StatusCode, content_type: Option<&'static str>, body: Bod
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    if status == StatusCode::PAYLOAD_TOO_LARGE {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
@@ -257,6 +297,24 @@ pub fn rpc_error(status: StatusCode, error: RpcError) -> HttpResponse {
         retry_after(&mut response, u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
     }
     response
+}
+
+/// A refusal of a whole request to any path.
+pub fn refusal(path: &str, status: StatusCode, error: RpcError) -> HttpResponse {
+    match path {
+        "/rpc" => rpc_error(status, error),
+        _ => rest::problem_with(status, &error.into()),
+    }
+}
+
+/// The answer to a request that does not name its host as it must (RFC 9112 §3.2).
+pub fn refuse_host<B>(request: &Request<B>) -> Option<HttpResponse> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if hosts == 1 || hosts == 0 && request.version() < Version::HTTP_11 {
+        return None;
+    }
+    let error = RpcError::InvalidRequest("A request must have one Host header.");
+    Some(refusal(request.uri().path(), StatusCode::BAD_REQUEST, error))
 }
 
 async fn not_found() -> HttpResponse {

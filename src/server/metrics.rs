@@ -8,14 +8,14 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use metrics::gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::MissedTickBehavior;
 
 use super::http::{HttpResponse, respond};
 use super::stream::Stream;
-use super::{ACCEPT_PAUSE, App};
+use super::{ACCEPT_PAUSE, App, patience};
 use crate::metrics as names;
 
 /// How often single measurements are added up, which bounds what waits for it.
@@ -48,10 +48,8 @@ async fn answer(stream: TcpStream, app: Arc<App>) {
     });
     let timeouts = &app.rpc.context.config.timeouts;
     let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(timeouts.head)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(Stream::new(stream, timeouts.write)), service);
+        .serve_connection(TokioIo::new(Stream::new(stream, patience(timeouts), Arc::default())), service);
     tokio::select! {
         _ = connection => {}
         () = app.stopping.cancelled() => {}

@@ -12,8 +12,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 
-use super::http::{HttpResponse, respond, rpc_error};
-use super::rest;
+use super::http::{HttpResponse, refusal, respond};
 use crate::rpc::error::RpcError;
 use crate::store::elastic::Url;
 
@@ -42,7 +41,7 @@ impl AllowedOrigins {
         let mut origins = headers.get_all(ORIGIN).iter();
         let Some(origin) = origins.next() else { return Judged::Go(None) };
         if origins.next().is_some() || !self.allows(origin, headers) {
-            return Judged::Answer(refusal(request.uri().path()));
+            return Judged::Answer(foreign(request.uri().path()));
         }
         if request.method() == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
             return Judged::Answer(preflight(origin.clone()));
@@ -97,10 +96,7 @@ fn preflight(origin: HeaderValue) -> HttpResponse {
     response
 }
 
-fn refusal(path: &str) -> HttpResponse {
+fn foreign(path: &str) -> HttpResponse {
     let error = RpcError::InvalidRequest("This Origin is not one of DOORWARD_ALLOWED_ORIGINS.");
-    match path {
-        "/rpc" => rpc_error(StatusCode::FORBIDDEN, error),
-        _ => rest::problem_with(StatusCode::FORBIDDEN, &error.into()),
-    }
+    refusal(path, StatusCode::FORBIDDEN, error)
 }

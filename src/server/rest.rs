@@ -6,14 +6,14 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
-use axum::http::{Request, StatusCode};
+use axum::http::{Method as HttpMethod, Request, StatusCode};
 use jsonrpsee::types::ErrorObjectOwned;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::App;
-use super::http::{HttpResponse, Received, is_json, receive, respond, retry_after, status_of, wrong_method};
+use super::http::{HttpResponse, Received, receive, respond, retry_after, status_of, unreadable, wrong_method};
 use crate::permission::Method;
 use crate::rpc::Answer;
 use crate::rpc::error::RpcError;
@@ -149,14 +149,18 @@ async fn with_body(
     success: StatusCode,
     call: impl FnOnce(Map<String, Value>) -> Result<(Method, Map<String, Value>), RpcError>,
 ) -> HttpResponse {
-    let declared = is_json(request.headers());
+    let types: &[&str] = match *request.method() {
+        HttpMethod::PATCH => &["application/json", "application/merge-patch+json"],
+        _ => &["application/json"],
+    };
+    let unreadable = unreadable(request.headers(), types);
     let received = match receive(app, request).await {
         Ok(received) => received,
         Err(error) => return problem(&ErrorObjectOwned::from(error)),
     };
-    if !declared {
-        let error = RpcError::InvalidRequest("The Content-Type must be application/json.");
-        return problem_with(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error.into());
+    if let Some(unreadable) = unreadable {
+        let error = unreadable.error().into();
+        return unreadable.declared(problem_with(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error));
     }
     let body = match serde_json::from_slice::<StrictJson>(&received.body) {
         Ok(StrictJson(Value::Object(body))) => body,

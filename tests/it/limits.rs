@@ -4,6 +4,9 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{PASSWORD, PATIENCE, RawClient, TestClient, TestGateway, bound, on_elasticsearch, opcode};
@@ -387,6 +390,41 @@ async fn s19_a_request_that_does_not_come_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_connection_may_be_idle_for_longer_than_a_head_may_take() {
+    let (second, idle) = (Duration::from_secs(1), Duration::from_secs(3));
+    let gateway = TestGateway::with(|config| {
+        (config.timeouts.head, config.timeouts.keep_alive) = (second, idle);
+    })
+    .await;
+    let request = format!(
+        "POST /rpc HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{PING}",
+        PING.len()
+    );
+    let mut io = TcpStream::connect(gateway.address).await.unwrap();
+    let mut buffer = [0; 4096];
+    for _ in 0..2 {
+        io.write_all(request.as_bytes()).await.unwrap();
+        let read = io.read(&mut buffer).await.unwrap();
+        assert!(buffer[..read].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&buffer[..read]));
+        // Longer than a head may take.
+        tokio::time::sleep(second + second / 2).await;
+    }
+    // It has been idle for half of its time already.
+    let begun = Instant::now();
+    assert_eq!(timeout(PATIENCE, io.read(&mut buffer)).await.expect("it is ended").unwrap(), 0);
+    assert!(begun.elapsed() < bound(idle), "{:?}", begun.elapsed());
+
+    // A later head has no longer than the first.
+    let mut io = TcpStream::connect(gateway.address).await.unwrap();
+    io.write_all(request.as_bytes()).await.unwrap();
+    assert!(io.read(&mut buffer).await.unwrap() > 0);
+    io.write_all(b"POST /rpc").await.unwrap();
+    let begun = Instant::now();
+    assert_eq!(timeout(PATIENCE, io.read(&mut buffer)).await.expect("it is ended").unwrap(), 0);
+    assert!(begun.elapsed() < bound(2 * second), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn r11_a_stopping_gateway_answers_tells_and_closes() {
     let gateway = TestGateway::with(|config| config.bcrypt_cost = 10).await;
     let mut alice = gateway.logged_in("alice").await;
@@ -411,7 +449,7 @@ async fn r11_a_stopping_gateway_answers_tells_and_closes() {
     let ((draining, closed), ()) = tokio::join!(told, gateway.stop());
     assert!(draining.unwrap() < 10_000);
     assert_eq!(closed, 1012);
-    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    assert!(TcpStream::connect(address).await.is_err());
 }
 
 #[tokio::test]
@@ -433,6 +471,7 @@ async fn s20_system_info_tells_every_limit_of_the_reference_and_the_home_of_the_
         ("call_seconds", 5),
         ("sign_in_seconds", 10),
         ("head_seconds", 10),
+        ("keep_alive_seconds", 75),
         ("body_seconds", 10),
         ("message_seconds", 30),
         ("write_seconds", 30),
