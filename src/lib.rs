@@ -22,6 +22,7 @@ pub mod permission;
 pub mod rpc;
 pub mod server;
 pub mod sessions;
+pub mod signals;
 pub mod store;
 pub mod users;
 pub mod view;

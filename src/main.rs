@@ -9,11 +9,11 @@ use clap::{Parser, Subcommand};
 use doorward::clock::Clock;
 use doorward::config::{Config, LogFormat};
 use doorward::server::Server;
+use doorward::signals::Signals;
 use doorward::store::elastic;
 use doorward::watch::Credentials;
 use doorward::{admin, health, watch};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::prelude::*;
 
@@ -198,14 +198,14 @@ async fn migrate(config: &Config) -> ExitCode {
 }
 
 async fn serve(config: Config) -> ExitCode {
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => return fail(error),
+    let mut signals = match Signals::catch() {
+        Ok(signals) => signals,
+        Err(error) => return fail(error),
     };
     let started = tokio::select! {
         started = Server::start(config, Clock::default()) => started,
         // It may wait for its store for long.
-        () = either(&mut terminate, &mut interrupt) => return ExitCode::SUCCESS,
+        () = signals.next() => return ExitCode::SUCCESS,
     };
     let server = match started {
         Ok(server) => server,
@@ -220,17 +220,10 @@ async fn serve(config: Config) -> ExitCode {
     let program = std::env::current_exe().map_or_else(|_| "doorward".to_owned(), |path| path.display().to_string());
     println!("Make the first admin from another terminal, in this folder: {program} admin create NAME --email ADDRESS");
     println!("Ctrl-C stops it.");
-    either(&mut terminate, &mut interrupt).await;
+    signals.next().await;
     tracing::info!("stopping; a second signal stops at once");
     tokio::select! {
         () = server.stop() => ExitCode::SUCCESS,
-        () = either(&mut terminate, &mut interrupt) => fail("stopped at once by a second signal"),
-    }
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.next() => fail("stopped at once by a second signal"),
     }
 }

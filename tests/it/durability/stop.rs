@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 
 use crate::support::{PASSWORD, PATIENCE, Process, TestClient};
 
@@ -50,6 +51,32 @@ async fn r11_sigterm_answers_the_calls_under_way_closes_every_socket_and_exits_w
 
     let gateway = Process::start(&data, &[]).await;
     TestClient::connect(gateway.address, &[]).await.login("alice3").await;
+}
+
+#[tokio::test]
+async fn r11_each_signal_that_asks_for_an_end_drains() {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut gateway = Process::start(&folder.path().join("data"), &[]).await;
+        let mut socket = TestClient::connect(gateway.address, &[]).await;
+        gateway.signal(signal);
+        assert_eq!(socket.closed().await.0, 1012, "{signal:?}");
+        assert_eq!(gateway.wait().await.code(), Some(0), "{signal:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_was_started_with_nohup_outlives_its_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Process::command_within(Command::new("nohup"), &folder.path().join("data"), &[]);
+    command.stderr(Stdio::null());
+    let mut gateway = Process::spawn(command).await;
+    gateway.signal(Signal::HUP);
+    let mut alice = TestClient::connect(gateway.address, &[]).await;
+    alice.register("alice").await;
+    gateway.signal(Signal::TERM);
+    assert_eq!(alice.closed().await.0, 1012);
+    assert_eq!(gateway.wait().await.code(), Some(0));
 }
 
 #[tokio::test]
