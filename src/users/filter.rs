@@ -11,7 +11,7 @@ use crate::clock::Time;
 
 mod parse;
 
-pub use parse::{FilterError, IN_MAX_VALUES, MAX_DEPTH, MAX_NODES};
+pub use parse::{FilterError, IN_MAX_VALUES, MAX_DEPTH, MAX_NODES, VALUES_MAX_BYTES};
 
 /// A filter that has passed its checks.
 ///

@@ -14,13 +14,18 @@ pub const MAX_DEPTH: usize = 8;
 /// The most values of one `in`.
 pub const IN_MAX_VALUES: usize = 100;
 
+/// The most bytes that the values of a filter may take together, each counted as its folded text and [`VALUE_BYTES`].
+pub const VALUES_MAX_BYTES: usize = 8 << 10;
+/// What a value takes beside its text.
+const VALUE_BYTES: usize = size_of::<Operand>();
+
 /// Why a filter was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {message}")]
 pub struct FilterError {
     /// Where, e.g. `filter.or[1].role.eq`.
     pub path: String,
-    /// A stable word: `unknown_field`, `unknown_operator`, `type`, `value`, `count`, `depth`, `nodes`.
+    /// A stable word: `unknown_field`, `unknown_operator`, `type`, `value`, `count`, `depth`, `nodes`, `bytes`.
     pub rule: &'static str,
     /// What the caller can change.
     pub message: String,
@@ -28,13 +33,14 @@ pub struct FilterError {
 
 /// The tree, and where it first names a private field.
 pub(super) fn parse(value: &Value) -> Result<(Node, Option<String>), FilterError> {
-    let mut parser = Parser { nodes: 0, private_path: None };
+    let mut parser = Parser { nodes: 0, bytes: 0, private_path: None };
     let root = parser.object(value, "filter", 1)?;
     Ok((root, parser.private_path))
 }
 
 struct Parser {
     nodes: usize,
+    bytes: usize,
     private_path: Option<String>,
 }
 
@@ -76,7 +82,22 @@ impl Parser {
         for (operator, value) in as_object(value, path)? {
             let path = format!("{path}.{operator}");
             self.count(&path)?;
-            nodes.push(Node::Test(field, test(field, operator, value, &path)?));
+            let test = test(field, operator, value, &path)?;
+            self.weigh(&test, &path)?;
+            nodes.push(Node::Test(field, test));
+        }
+        Ok(())
+    }
+
+    /// A filter is kept for as long as its subscription: what it takes is bounded, whatever the message limit is.
+    fn weigh(&mut self, test: &Test, path: &str) -> Result<(), FilterError> {
+        self.bytes += bytes_of(test);
+        if self.bytes > VALUES_MAX_BYTES {
+            return refuse(
+                path,
+                "bytes",
+                format!("has values that take more than {VALUES_MAX_BYTES} bytes with those before"),
+            );
         }
         Ok(())
     }
@@ -87,6 +108,25 @@ impl Parser {
             return refuse(path, "nodes", format!("must have at most {MAX_NODES} comparisons and combinators"));
         }
         Ok(())
+    }
+}
+
+/// What the values of a comparison take.
+fn bytes_of(test: &Test) -> usize {
+    let of = |operand: &Operand| match operand {
+        Operand::Text(text) => VALUE_BYTES + text.len(),
+        Operand::Number(_) => VALUE_BYTES,
+    };
+    match test {
+        Test::In(operands) => operands.iter().map(of).sum(),
+        Test::Prefix(text) => VALUE_BYTES + text.len(),
+        Test::Exists(_) => 0,
+        Test::Eq(operand)
+        | Test::Ne(operand)
+        | Test::Gt(operand)
+        | Test::Gte(operand)
+        | Test::Lt(operand)
+        | Test::Lte(operand) => of(operand),
     }
 }
 
@@ -213,6 +253,23 @@ mod tests {
         let deep = |depth: usize| (1..depth).fold(json!({}), |inner, _| json!({"not": inner}));
         assert!(Filter::parse(&deep(8)).is_ok());
         assert_eq!(Filter::parse(&deep(9)).unwrap_err().rule, "depth");
+    }
+
+    #[test]
+    fn the_values_of_a_filter_have_at_most_8_kib() {
+        // 24 bytes each and 40 of text.
+        let names = |count: usize| json!({"username": {"in": vec!["x".repeat(40); count]}});
+        assert!(Filter::parse(&json!({"or": [names(64), names(64)]})).is_ok());
+        let error = Filter::parse(&json!({"or": [names(64), names(65)]})).unwrap_err();
+        assert_eq!((error.path.as_str(), error.rule), ("filter.or[1].username.in", "bytes"));
+        for operator in ["eq", "ne", "prefix", "gt", "gte", "lt", "lte"] {
+            let long = json!({"email": {operator: "x".repeat(8192)}});
+            assert_eq!(Filter::parse(&long).unwrap_err().rule, "bytes", "{operator}");
+        }
+        // Folding makes three letters of this one, and what is kept is what counts.
+        assert_eq!(Filter::parse(&json!({"display_name": {"eq": "\u{fb03}".repeat(2800)}})).unwrap_err().rule, "bytes");
+        let numbers = json!({"or": vec![json!({"rev": {"in": vec![1; 100]}}); 4]});
+        assert_eq!(Filter::parse(&numbers).unwrap_err().path, "filter.or[3].rev.in");
     }
 
     /// Any JSON that could be mistaken for a filter.
