@@ -1,6 +1,7 @@
 //! What others want a socket to send: frames and the order to close.
 //!
-//! A channel would cost every idle socket a kilobyte; an empty mailbox costs a few words.
+//! A channel would cost every idle socket a kilobyte; an empty mailbox costs a few words. It needs no bound: the only frame
+//! that is ever left in one is that the gateway stops, and nothing is taken after a close.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +13,6 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// The close code of a client that accepts no bytes.
 pub const STALLED: u16 = 4002;
-/// The most bytes that wait in a mailbox. A frame that would pass it closes the socket as a stalled reader.
-const MAX_BYTES: usize = 1 << 20;
 
 /// One thing for a socket to do.
 #[derive(Debug)]
@@ -66,7 +65,6 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Queue {
     items: VecDeque<Outbound>,
-    bytes: usize,
     closing: bool,
 }
 
@@ -77,17 +75,7 @@ impl Mailbox {
         if queue.closing {
             return;
         }
-        let outbound = match outbound {
-            Outbound::Frame(frame) if queue.bytes + frame.len() > MAX_BYTES => {
-                queue.items.clear();
-                Outbound::close(STALLED, "stalled reader", When::Now)
-            }
-            other => other,
-        };
-        match &outbound {
-            Outbound::Frame(frame) => queue.bytes += frame.len(),
-            Outbound::Close(..) => queue.closing = true,
-        }
+        queue.closing = matches!(outbound, Outbound::Close(..));
         queue.items.push_back(outbound);
         self.0.filled.store(true, Ordering::Release);
         drop(queue);
@@ -131,9 +119,6 @@ impl Mailbox {
             self.0.filled.store(false, Ordering::Release);
             return None;
         };
-        if let Outbound::Frame(frame) = &outbound {
-            queue.bytes -= frame.len();
-        }
         Some(outbound)
     }
 }
