@@ -10,7 +10,7 @@ use doorward::store::sqlite::SqliteStore;
 /// An opened store.
 pub enum Home {
     /// In a file.
-    Sqlite(SqliteStore),
+    Sqlite(Box<SqliteStore>),
     /// In a cluster.
     Elastic(Box<ElasticStore>),
 }
@@ -19,7 +19,7 @@ impl Home {
     /// Opens the store that a text names.
     pub async fn open(text: &str) -> Result<Self, Box<dyn std::error::Error>> {
         if !text.starts_with("http") {
-            return Ok(Self::Sqlite(SqliteStore::open(Path::new(text))?));
+            return Ok(Self::Sqlite(Box::new(SqliteStore::open(Path::new(text))?)));
         }
         let mut url: Url = text.parse()?;
         let prefix = url.path().trim_matches('/').to_owned();
@@ -41,7 +41,7 @@ impl Home {
     #[allow(dead_code, reason = "one of the examples tells the homes apart")]
     pub fn store(&self) -> &dyn Store {
         match self {
-            Self::Sqlite(store) => store,
+            Self::Sqlite(store) => &**store,
             Self::Elastic(store) => &**store,
         }
     }

@@ -7,7 +7,7 @@ use super::params::StrictJson;
 use super::{Context, UserView};
 use crate::permission::{self, Caller, Target};
 use crate::sessions::{CallerUser, Peer};
-use crate::store::{ListQuery, SearchQuery, Sort, SortField};
+use crate::store::{ListQuery, SearchQuery, Sort, SortField, StoreError};
 use crate::users::filter::Filter;
 use crate::users::user::Refusal;
 use crate::users::{fold, search as matching};
@@ -141,7 +141,7 @@ pub(super) async fn list(ctx: &Context, peer: &Peer, params: ListParams) -> Resu
     // Before the page: what changes while it is read comes again from this position, and nothing is missed.
     let position = ctx.feed.now().await?.encode();
     let count = match params.count {
-        Some(Count::Exact) => Some(ctx.store.user_count(filter).await?),
+        Some(Count::Exact) => Some(in_turn(peer, ctx.store.user_count(filter)).await?),
         Some(Count::None) | None => None,
     };
     // The last that is read: by it the caller is judged once more.
@@ -177,7 +177,8 @@ async fn page(
         fuzzy: false,
     };
     let after = cursor.map(|cursor| ctx.cursors.open(&scope, cursor)).transpose()?;
-    let page = ctx.store.user_list(ListQuery { filter: filter.clone(), sort, after, limit }).await?;
+    let query = ListQuery { filter: filter.clone(), sort, after, limit };
+    let page = in_turn(peer, ctx.store.user_list(query)).await?;
     let next_cursor = page.next.as_ref().map(|key| ctx.cursors.seal(&scope, key));
     let caller = ctx.caller_now(peer).await?;
     let users = page.users.into_iter().map(|user| UserView::new(user, &caller)).collect();
@@ -201,7 +202,7 @@ pub(super) async fn search(ctx: &Context, peer: &Peer, params: SearchParams) -> 
     };
     let after = params.cursor.as_deref().map(|cursor| ctx.cursors.open(&scope, cursor)).transpose()?;
     let query = SearchQuery { words: words.clone(), fuzzy, filter: filter.clone(), after, limit };
-    let page = ctx.store.user_search(query).await?;
+    let page = in_turn(peer, ctx.store.user_search(query)).await?;
     let next_cursor = page.next.as_ref().map(|key| ctx.cursors.seal(&scope, key));
     let caller = ctx.caller_now(peer).await?;
     let hits = page.hits.into_iter().map(|hit| {
@@ -212,6 +213,13 @@ pub(super) async fn search(ctx: &Context, peer: &Peer, params: SearchParams) -> 
         HitView { user: UserView::new(hit.user, &caller), score: hit.score, highlights }
     });
     Ok(SearchResult { hits: hits.collect(), next_cursor, count: page.count })
+}
+
+/// What the store finds among many users, once few others that the same user has asked for are under way.
+async fn in_turn<T>(peer: &Peer, scan: impl Future<Output = Result<T, StoreError>>) -> Result<T, RpcError> {
+    let account = peer.identity().ok_or(RpcError::Unauthenticated)?.account;
+    let _turn = account.scans.acquire().await.expect("the semaphore is never closed");
+    Ok(scan.await?)
 }
 
 fn rights(caller: &CallerUser) -> &'static str {

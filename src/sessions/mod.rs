@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -25,6 +26,7 @@ pub use sockets::{Admission, Anonymous, Full, Sockets};
 
 use crate::clock::Time;
 use crate::permission::{Caller, Target};
+use crate::store::SCANS_PER_USER;
 use crate::users::session::Origin;
 use crate::users::{Status, User, Username};
 
@@ -34,12 +36,14 @@ pub struct Account {
     user: RwLock<Arc<User>>,
     /// What is left of the calls that this user may make.
     calls: Bucket,
+    /// Taken by each of their calls that has the store look at many users.
+    pub scans: Semaphore,
 }
 
 impl Account {
     /// The account of a user just read.
     pub fn new(user: Arc<User>) -> Self {
-        Self { user: RwLock::new(user), calls: Bucket::default() }
+        Self { user: RwLock::new(user), calls: Bucket::default(), scans: Semaphore::new(SCANS_PER_USER) }
     }
 
     /// The newest state known.

@@ -295,6 +295,10 @@ fn kept_as(field: Field) -> &'static str {
         Field::Role => "role",
         Field::CreatedAt => "created_at",
         Field::UpdatedAt => "updated_at",
+/// How many lists, counts and searches one user may have under way at a gateway: beyond it they wait for each other, so
+/// that nobody keeps the store from others.
+pub const SCANS_PER_USER: usize = 4;
+
         Field::Rev => "rev",
     }
 }

@@ -8,6 +8,7 @@ mod outage;
 mod overload;
 mod races;
 mod refreshes;
+mod scans;
 mod start;
 mod told;
 

@@ -16,8 +16,8 @@ use self::vocabulary::Vocabulary;
 use self::watcher::Watcher;
 use self::writer::{Write, Writer};
 use super::{
-    Changes, ListQuery, Page, PasswordChange, PasswordHash, Position, SearchPage, SearchQuery, Store, StoreError,
-    Written,
+    Changes, ListQuery, Page, PasswordChange, PasswordHash, Position, SCANS_PER_USER, SearchPage, SearchQuery, Store,
+    StoreError, Written,
 };
 use crate::users::filter::Filter;
 use crate::users::{Email, Session, User, Username};
@@ -68,7 +68,10 @@ pub struct SqliteOptions {
 /// The store in one SQLite file.
 pub struct SqliteStore {
     writer: Writer,
-    readers: Readers,
+    /// For what an index finds at once: single users and sessions, positions and what was written behind them.
+    lookups: Readers,
+    /// For what may look at many users: lists, counts and searches.
+    scans: Readers,
     watcher: Watcher,
     vocabulary: Arc<RwLock<Vocabulary>>,
     history: String,
@@ -88,26 +91,30 @@ impl SqliteStore {
             connection.pragma_update(None, "max_page_count", pages)?;
         }
         let vocabulary = Arc::new(RwLock::new(Vocabulary::default()));
-        let readers = Readers::start(|| schema::connect_to_read(path))?;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let lookups = Readers::start("store-lookup", cores.clamp(2, 4), || schema::connect_to_read(path))?;
+        // More than one user may have under way.
+        let scans =
+            Readers::start("store-scan", cores.clamp(SCANS_PER_USER + 2, 16), || schema::connect_to_read(path))?;
         let warmed = Arc::clone(&vocabulary);
         // A head start for the first search; it would load the vocabulary itself.
-        let _ = readers.submit(Box::new(move |connection: &Connection| {
+        let _ = scans.submit(Box::new(move |connection: &Connection| {
             let _ = warmed.write().unwrap_or_else(PoisonError::into_inner).catch_up(connection);
         }));
         let watcher = Watcher::start(schema::connect_to_read(path)?)?;
-        Ok(Self { writer: Writer::start(connection)?, readers, watcher, vocabulary, history })
+        Ok(Self { writer: Writer::start(connection)?, lookups, scans, watcher, vocabulary, history })
     }
 
     fn position_at(&self, seq: u64) -> Position {
         Position { history: self.history.clone(), numbers: vec![seq], former: None }
     }
 
-    /// Runs `work` on a reader's connection.
-    async fn read<T: Send + 'static>(
+    /// Runs `work` on the connection of a thread for lookups.
+    async fn look_up<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.readers.read(work).await
+        self.lookups.read(work).await
     }
 }
 
@@ -125,14 +132,14 @@ impl Store for SqliteStore {
 
     async fn user_get(&self, username: &Username) -> Result<Option<Arc<User>>, StoreError> {
         let key = username.key();
-        self.read(move |connection| users::get(connection, &key)).await
+        self.look_up(move |connection| users::get(connection, &key)).await
     }
 
     async fn user_get_many(&self, usernames: &[Username]) -> Result<Vec<Arc<User>>, StoreError> {
         let mut keys: Vec<String> = usernames.iter().map(Username::key).collect();
         keys.sort_unstable();
         keys.dedup();
-        self.read(move |connection| {
+        self.look_up(move |connection| {
             let found: Result<Vec<_>, _> = keys.iter().map(|key| users::get(connection, key)).collect();
             Ok(found?.into_iter().flatten().collect())
         })
@@ -141,12 +148,12 @@ impl Store for SqliteStore {
 
     async fn user_get_by_email(&self, email: &Email) -> Result<Option<Arc<User>>, StoreError> {
         let key = email.key();
-        self.read(move |connection| users::get_by_email(connection, &key)).await
+        self.look_up(move |connection| users::get_by_email(connection, &key)).await
     }
 
     async fn password_get(&self, username: &Username) -> Result<Option<PasswordHash>, StoreError> {
         let key = username.key();
-        self.read(move |connection| users::password(connection, &key)).await
+        self.look_up(move |connection| users::password(connection, &key)).await
     }
 
     async fn password_upgrade(
@@ -159,20 +166,20 @@ impl Store for SqliteStore {
     }
 
     async fn user_list(&self, query: ListQuery) -> Result<Page, StoreError> {
-        self.read(move |connection| list::list(connection, &query)).await
+        self.scans.read(move |connection| list::list(connection, &query)).await
     }
 
     async fn user_count(&self, filter: Option<Filter>) -> Result<u64, StoreError> {
-        self.read(move |connection| list::count(connection, filter.as_ref())).await
+        self.scans.read(move |connection| list::count(connection, filter.as_ref())).await
     }
 
     async fn user_search(&self, query: SearchQuery) -> Result<SearchPage, StoreError> {
         let vocabulary = Arc::clone(&self.vocabulary);
-        self.read(move |connection| search::search(connection, &vocabulary, &query)).await
+        self.scans.read(move |connection| search::search(connection, &vocabulary, &query)).await
     }
 
     async fn position(&self) -> Result<Position, StoreError> {
-        Ok(self.position_at(self.read(users::last_seq).await?))
+        Ok(self.position_at(self.look_up(users::last_seq).await?))
     }
 
     async fn start(&self) -> Result<Position, StoreError> {
@@ -184,7 +191,7 @@ impl Store for SqliteStore {
         if position.history != self.history || position.former.is_some() {
             return Err(StoreError::BadPosition);
         }
-        let (records, more) = self.read(move |connection| users::changes_after(connection, seq, limit)).await?;
+        let (records, more) = self.look_up(move |connection| users::changes_after(connection, seq, limit)).await?;
         let position = self.position_at(records.last().map_or(seq, |record| record.seq));
         Ok(Changes { records, position, more, complete: !more })
     }
@@ -198,7 +205,7 @@ impl Store for SqliteStore {
     }
 
     async fn session_get(&self, id: Uuid) -> Result<Option<Session>, StoreError> {
-        self.read(move |connection| sessions::get(connection, id)).await
+        self.look_up(move |connection| sessions::get(connection, id)).await
     }
 
     async fn session_replace(&self, session: Session) -> Result<(), StoreError> {
@@ -207,7 +214,7 @@ impl Store for SqliteStore {
 
     async fn sessions_of(&self, user: &Username) -> Result<Vec<Session>, StoreError> {
         let user = user.clone();
-        self.read(move |connection| sessions::of_user(connection, &user)).await
+        self.look_up(move |connection| sessions::of_user(connection, &user)).await
     }
 
     async fn sessions_ended(&self) -> Result<Vec<Session>, StoreError> {
@@ -220,13 +227,14 @@ impl Store for SqliteStore {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        self.read(|connection| users::last_seq(connection).map(|_| ())).await?;
+        self.look_up(|connection| users::last_seq(connection).map(|_| ())).await?;
         self.writer.write(Write::Probe).await.map(|_| ())
     }
 
     async fn close(&self) {
         self.writer.close().await;
-        self.readers.close().await;
+        self.lookups.close().await;
+        self.scans.close().await;
         self.watcher.close().await;
     }
 }
@@ -257,5 +265,44 @@ impl Threads {
         let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
         // Fails only when the runtime is being shut down, and then nobody waits.
         let _ = tokio::task::spawn_blocking(join).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// However many scans there are.
+    #[tokio::test]
+    async fn r09_scans_that_take_long_hold_up_neither_a_lookup_nor_the_tail() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("doorward.db")).unwrap();
+        let (begun, beginnings) = channel();
+        let mut ends = Vec::new();
+        for _ in 0..100 {
+            let (end, ended) = channel::<()>();
+            let begun = begun.clone();
+            let scan = move |_: &Connection| {
+                let _ = begun.send(());
+                let _ = ended.recv();
+            };
+            store.scans.submit(Box::new(scan)).unwrap();
+            ends.push(end);
+        }
+        beginnings.recv_timeout(Duration::from_secs(20)).unwrap();
+        let alice = Username::parse("alice").unwrap();
+        let lookups = async {
+            assert_eq!(store.user_get(&alice).await, Ok(None));
+            assert_eq!(store.session_get(Uuid::nil()).await, Ok(None));
+            let position = store.position().await.unwrap();
+            assert!(store.changes_after(&position, 1).await.unwrap().complete);
+            store.check().await.unwrap();
+        };
+        tokio::time::timeout(Duration::from_secs(20), lookups).await.expect("none waits for a scan");
+        drop(ends);
+        assert_eq!(store.user_count(None).await, Ok(0));
     }
 }

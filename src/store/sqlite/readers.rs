@@ -1,4 +1,4 @@
-//! The threads that read, side by side.
+//! Threads that read, side by side. The store has two sets: scans, however many and slow, hold up no lookup.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -30,9 +30,12 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Starts one thread a core, but at least four: a few slow searches must not hold up every lookup.
-    pub(super) fn start(connect: impl Fn() -> Result<Connection, OpenError>) -> Result<Self, OpenError> {
-        let count = std::thread::available_parallelism().map_or(4, |cores| cores.get().clamp(4, 16));
+    /// Starts so many threads.
+    pub(super) fn start(
+        name: &str,
+        count: usize,
+        connect: impl Fn() -> Result<Connection, OpenError>,
+    ) -> Result<Self, OpenError> {
         let (queue, jobs) = sync_channel(QUEUE_LENGTH);
         let jobs = Arc::new(Mutex::new(jobs));
         let mut bodies: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
@@ -40,7 +43,7 @@ impl Readers {
             let (mut connection, jobs) = (connect()?, Arc::clone(&jobs));
             bodies.push(Box::new(move || run(&mut connection, &jobs)));
         }
-        Ok(Self { queue: Mutex::new(Some(queue)), threads: Threads::spawn("store-reader", bodies)? })
+        Ok(Self { queue: Mutex::new(Some(queue)), threads: Threads::spawn(name, bodies)? })
     }
 
     /// Runs `work` on a free thread and waits for its answer. It is dropped unstarted when the caller is gone.
