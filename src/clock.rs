@@ -137,8 +137,13 @@ impl Contact {
 
     /// Takes note of a sign.
     pub fn heard(&self) {
-        let since_start = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard.store(since_start, Ordering::Relaxed);
+        self.heard_at(Instant::now());
+    }
+
+    /// Takes note of a sign of so long ago.
+    pub fn heard_at(&self, at: Instant) {
+        let since_start = at.saturating_duration_since(self.started).as_millis();
+        self.heard.store(u64::try_from(since_start).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// How long there has been no sign.

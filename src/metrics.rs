@@ -27,6 +27,8 @@ pub const HASHES_WAITING: &str = "doorward_hashes_waiting";
 pub const USER_LOOKUPS: &str = "doorward_user_lookups_total";
 /// Changes published to this node's subscribers.
 pub const FEED_CHANGES: &str = "doorward_feed_changes_total";
+/// Pages of changes that were read from the store, by `reader`: the `tail`, or `others` who are behind.
+pub const FEED_PAGES: &str = "doorward_feed_pages_total";
 /// Seconds since everything that the store had was told.
 pub const FEED_LAG: &str = "doorward_feed_lag_seconds";
 /// Seconds since the feed's tail last heard of the store.

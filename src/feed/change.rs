@@ -134,13 +134,13 @@ impl Change {
         held.then_some(Scope::Out)
     }
 
-    /// The params of `users.changed`, as JSON, but for the subscription.
-    pub fn body(&self, form: Form, scope: Scope) -> String {
+    /// The params of `users.changed`, as JSON, but for the subscription. `place` is where a reader stands who has it.
+    pub fn body(&self, place: &Place, form: Form, scope: Scope) -> String {
         let user = &self.record.user;
         let change = &user.last_change;
         let shown = |name: &str| Field::ALL.iter().any(|&field| field.name() == name && form.shows(field));
         let body = Body {
-            position: self.place.encode(),
+            position: place.encode(),
             scope,
             kind: change.kind,
             user: match scope {
@@ -169,7 +169,7 @@ impl Change {
     }
 
     /// About what it takes without its frames: the state, twice its text, and the JSON of both forms.
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let user = &self.record.user;
         let text = to_raw_value(&UserView::in_form(user.clone(), Form::Public)).expect("a user is plain data");
         size_of::<Self>() + size_of::<User>() + 4 * text.get().len()
@@ -186,7 +186,7 @@ impl Change {
         if let Some((_, frame)) = ready.frames.iter().find(|(other, _)| *other == key) {
             return frame.clone();
         }
-        let body = self.body(form, scope);
+        let body = self.body(&self.place, form, scope);
         let members = body.strip_prefix('{').expect("a body is an object");
         let frame = format!(
             r#"{{"jsonrpc":"2.0","method":"users.changed","params":{{"subscription":{subscription},{members}}}"#

@@ -5,6 +5,7 @@
 //! anything.
 
 mod change;
+mod pages;
 pub mod position;
 mod reader;
 mod ring;
@@ -16,32 +17,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use tokio::sync::{Notify, Semaphore, watch};
+use metrics::counter;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
-pub use change::{Change, Scope, changes_of};
+pub use change::{Change, Scope};
+pub use pages::Page;
 pub use reader::Reader;
 
 use crate::clock::Contact;
+use crate::metrics::FEED_PAGES;
 use crate::sessions::Mailbox;
 use crate::store::{Changes, Position, Store, StoreError, Written};
+use pages::Pages;
 use position::Place;
 use ring::Ring;
 
-/// Pages that are read at once for all who are behind. They take turns in the order in which they asked.
-const PAGES_AT_ONCE: usize = 2;
+/// How long a place that is ahead of the tail is waited for: as long as a change may take to be told.
+const REACHED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The feed as this node knows it.
 pub struct Feed {
     store: Arc<dyn Store>,
     ring: Ring,
     listeners: DashMap<u64, Arc<Listener>>,
-    /// Counts what was published, for calls that wait.
+    /// Counts what was published, and what has become final, for calls that wait.
     news: watch::Sender<u64>,
     /// Whether somebody who does not read the ring waits for what is final to move.
     behind: AtomicBool,
-    pages: Semaphore,
+    pages: Pages,
     /// Told when this node has written what the tail must read before it can be told of.
     written: Notify,
     /// With the store.
@@ -59,15 +64,20 @@ pub struct Listener {
 }
 
 impl Feed {
-    /// The feed of a store from `position` on. `stopping` ends what waits for changes.
+    /// The feed of a store that stands at `position`. `stopping` ends what waits for changes.
+    ///
+    /// It begins as many writes earlier as it keeps in memory: whoever comes back after a restart finds there what they
+    /// missed, and does not ask the store for it one by one.
     pub fn new(store: Arc<dyn Store>, position: Position, stopping: CancellationToken) -> Self {
+        let shards = position.numbers.len().max(1);
+        let position = position.earlier((ring::LENGTH / shards) as u64);
         Self {
             store,
             ring: Ring::new(Place::complete(position)),
             listeners: DashMap::new(),
             news: watch::Sender::new(0),
             behind: AtomicBool::new(false),
-            pages: Semaphore::new(PAGES_AT_ONCE),
+            pages: Pages::new(),
             written: Notify::new(),
             contact: Contact::default(),
             end: Contact::default(),
@@ -103,7 +113,7 @@ impl Feed {
         self.contact.silence()
     }
 
-    /// For how long there has been something written that is not told yet; up to the tail's heartbeat where there is nothing.
+    /// For how long there may have been something written that is not told yet: everything older is in the ring or has left it.
     pub fn lag(&self) -> Duration {
         self.end.silence()
     }
@@ -113,18 +123,9 @@ impl Feed {
         self.contact.is_kept()
     }
 
-    /// A page behind a place, when it is its turn.
-    pub async fn page(self: &Arc<Self>, place: &Place, limit: usize) -> Result<Changes, StoreError> {
-        let (feed, place) = (self.clone(), place.clone());
-        // A task of its own: a socket whose client does not read is not polled, and would keep its turn from all others.
-        let page = AbortOnDropHandle::new(tokio::spawn(async move {
-            let _turn = feed.pages.acquire().await.expect("the semaphore is never closed");
-            feed.changes_after(&place, limit).await
-        }));
-        page.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
-    }
-
-    async fn changes_after(&self, place: &Place, limit: usize) -> Result<Changes, StoreError> {
+    /// The store's changes behind a place. `reader` is who is counted as having asked.
+    async fn changes_after(&self, place: &Place, limit: usize, reader: &'static str) -> Result<Changes, StoreError> {
+        counter!(FEED_PAGES, "reader" => reader).increment(1);
         let page = self.store.changes_after(&place.position, limit).await?;
         match &place.floor {
             // The store knows of former places what they say themselves: so it is asked from the floor.
@@ -136,26 +137,34 @@ impl Feed {
         }
     }
 
-    /// A page, as soon as the store gives it.
-    async fn page_at_last(self: &Arc<Self>, place: &Place, limit: usize) -> Result<Changes, StoreError> {
-        let mut failures = 0;
+    /// Whether all changes behind a place that anyone may have named are in memory, so that it is one of this data set. A
+    /// place that the tail has yet to reach, as another gateway may have given it, is waited for a little.
+    pub async fn covers(&self, place: &Place) -> bool {
+        let (mut news, asked) = (self.news(), Instant::now());
         loop {
-            match self.page(place, limit).await {
-                Err(StoreError::Unavailable(_) | StoreError::Timeout) => {
-                    tokio::time::sleep(tail::pause(failures)).await;
-                    failures += 1;
-                }
-                done => return done,
+            news.mark_unchanged();
+            let left = REACHED_WITHIN.saturating_sub(asked.elapsed());
+            match self.ring.covers(place) {
+                Some(covers) => return covers,
+                None if left.is_zero() || self.is_stopping() => return false,
+                None => self.wait(&mut news, left).await,
             }
         }
     }
 
-    /// Notices what is published from now on, for [`Feed::wait`].
+    /// The final changes behind a place of this data set, at most `limit`, where all of them are in memory. `looked` belongs to one caller, who
+    /// goes on from page to page, and begins at 0.
+    pub fn recent(&self, place: &Place, limit: usize, looked: &mut u64) -> Option<Page> {
+        let (changes, after) = self.ring.finals(place, limit, looked)?;
+        Some(Page { changes, after, more: false })
+    }
+
+    /// Notices what is published or becomes final from now on, for [`Feed::wait`].
     pub fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }
 
-    /// Waits until something is published that `news` has not noticed, `within` has passed or the gateway stops.
+    /// Waits until there are news that `news` has not noticed, `within` has passed or the gateway stops.
     pub async fn wait(&self, news: &mut watch::Receiver<u64>, within: Duration) {
         tokio::select! {
             _ = news.changed() => {}
@@ -182,17 +191,23 @@ impl Feed {
     /// What is final has moved without a change in the ring.
     fn moved(&self) {
         if self.behind.swap(false, Ordering::SeqCst) {
-            self.wake();
+            self.wake_listeners();
         }
+        self.news.send_modify(|count| *count += 1);
     }
 
     /// Wakes everyone who waits, after the ring has changed: who looks later sees the change.
     fn wake(&self) {
+        self.wake_listeners();
+        self.news.send_modify(|count| *count += 1);
+    }
+
+    fn wake_listeners(&self) {
         for listener in &self.listeners {
-            if listener.waiting.swap(false, Ordering::AcqRel) {
+            // `SeqCst`: see `Ring::head`.
+            if listener.waiting.swap(false, Ordering::SeqCst) {
                 listener.mailbox.wake();
             }
         }
-        self.news.send_modify(|count| *count += 1);
     }
 }

@@ -13,7 +13,7 @@ const CHECK_BYTES: usize = 4;
 const MAX_CHARS: usize = 16 << 10;
 
 /// How far a reader of the feed has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
     /// Everything at or below was delivered, in its newest state.

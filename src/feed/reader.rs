@@ -1,5 +1,5 @@
-//! One reader of the feed, at its own pace: beside the tail it takes shared changes from the ring, behind it pages
-//! from the store.
+//! One reader of the feed, at its own pace: beside the tail it takes changes from the ring, behind it pages
+//! from the store. Both are shared with whoever else is there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,15 +9,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Feed;
-use super::change::{Change, changes_of};
+use super::change::Change;
+use super::pages::Shared;
 use super::position::Place;
 use super::ring::Next;
-use crate::store::{Changes, StoreError};
+use crate::store::StoreError;
 
-/// How many changes a reader behind the ring holds at most: what a stalled one costs.
-const PAGE: usize = 16;
-
-/// A reader. What it has not read costs nothing.
+/// A reader. What it has not read costs nothing, but for the page that it is in.
 pub struct Reader(At);
 
 enum At {
@@ -36,12 +34,12 @@ enum At {
 struct Behind {
     /// Behind the page.
     place: Place,
-    page: VecDeque<Change>,
+    page: VecDeque<Arc<Change>>,
     /// Whether there was more behind the page; `None` before the first, and while the next is read.
     more: Option<bool>,
     /// How often the ring had moved when the page was asked for.
     moves: u64,
-    reading: Option<BoxFuture<'static, Result<Changes, StoreError>>>,
+    reading: Option<BoxFuture<'static, Result<Shared, StoreError>>>,
 }
 
 impl Reader {
@@ -53,11 +51,9 @@ impl Reader {
     /// The same for a place that anyone may have named. Errors: `BadPosition`, and what else the store says.
     pub async fn behind(feed: &Arc<Feed>, place: Place) -> Result<Self, StoreError> {
         let mut behind = Behind::new(place);
-        if *feed.ring.place() != behind.place {
+        if !feed.covers(&behind.place).await {
             // The store judges the position and gives the newest states only; the page is not read twice.
-            behind.moves = feed.ring.moves();
-            let page = feed.page(&behind.place, PAGE).await?;
-            behind.take(page);
+            behind.take(&feed.shared_page(&behind.place).await?);
         }
         Ok(Self(At::Store(Box::new(behind))))
     }
@@ -83,7 +79,7 @@ impl Reader {
                 },
                 At::Store(behind) => {
                     if let Some(change) = behind.page.pop_front() {
-                        return Poll::Ready(Ok(Arc::new(change)));
+                        return Poll::Ready(Ok(change));
                     }
                     if behind.more != Some(true)
                         && let Some(next) = feed.ring.join(&behind.place)
@@ -112,21 +108,21 @@ impl Behind {
         Self { place, page: VecDeque::new(), more: None, moves: 0, reading: None }
     }
 
-    fn take(&mut self, page: Changes) {
-        self.more = Some(page.more);
-        let (changes, place) = changes_of(&self.place, page);
-        (self.page, self.place) = (changes.into(), place);
+    fn take(&mut self, shared: &Shared) {
+        let page = shared.page();
+        (self.more, self.moves) = (Some(page.more), shared.moves());
+        (self.page, self.place) = (page.changes.iter().cloned().collect(), page.after.clone());
     }
 
     fn poll_page(&mut self, feed: &Arc<Feed>, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         let reading = self.reading.get_or_insert_with(|| {
-            (self.more, self.moves) = (None, feed.ring.moves());
+            self.more = None;
             let (feed, place) = (feed.clone(), self.place.clone());
-            async move { feed.page_at_last(&place, PAGE).await }.boxed()
+            async move { feed.shared_page_at_last(&place).await }.boxed()
         });
         let page = ready!(reading.as_mut().poll(cx));
         self.reading = None;
-        page.map(|page| self.take(page)).into()
+        page.map(|page| self.take(&page)).into()
     }
 }
 
@@ -158,7 +154,7 @@ mod tests {
         let start = store.start().await.unwrap();
         // The ring is so far ahead that the reader never meets it.
         let mut ahead = start.clone();
-        ahead.numbers[0] = 1_000;
+        ahead.numbers[0] = 10_000;
         let feed = Arc::new(Feed::new(store.clone(), ahead.clone(), CancellationToken::new()));
         let mut reader = Reader::new(Place::complete(start));
         create(&*store, "alice").await;
@@ -172,7 +168,7 @@ mod tests {
         waits(&mut reader);
 
         create(&*store, "bob").await;
-        let turns = feed.pages.acquire_many(super::super::PAGES_AT_ONCE as u32).await.unwrap();
+        let turns = feed.pages.all_turns().await;
         feed.publish(Vec::new(), Place::complete(ahead));
         // It has asked for a page, and is woken twice before it is its turn.
         waits(&mut reader);

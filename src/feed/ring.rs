@@ -13,13 +13,18 @@ use crate::store::{Position, Record};
 
 /// How many changes are kept: ten seconds of 200 a second, or fewer large ones ([`Kept`]). Beyond it the oldest go; who
 /// still needs them reads the store.
-const LENGTH: usize = 2048;
+pub const LENGTH: usize = 2048;
 
 /// The ring: changes have consecutive ordinals, which mean something in this process only.
 #[derive(Debug)]
 pub struct Ring {
     inner: RwLock<Inner>,
     /// The ordinal that the next change will have.
+    ///
+    /// Who finds nothing here sleeps, and is woken by whoever publishes. The one says "I wait" and then looks at this; the
+    /// other sets this and then looks who waits. At least one of the two must see what the other has said, which takes one
+    /// order of all four: they are `SeqCst`, since a store that releases may still pass a later load that acquires. The same
+    /// holds for `moves`, and for the flags [`Listener::waiting`](super::Listener) and [`Feed::behind`](super::Feed).
     head: AtomicU64,
     /// Counts the moves of the place behind the last change, with or without a change.
     moves: AtomicU64,
@@ -86,8 +91,8 @@ impl Ring {
             }
         }
         inner.move_on(after);
-        self.moves.fetch_add(1, Ordering::Release);
-        self.head.store(inner.head(), Ordering::Release);
+        self.moves.fetch_add(1, Ordering::SeqCst);
+        self.head.store(inner.head(), Ordering::SeqCst);
     }
 
     /// Adds a change of this node's own before it is final; false when that has been told already.
@@ -107,7 +112,7 @@ impl Ring {
         inner.own.told.insert(key, (rev, seq));
         let change = Change::own(record, inner.after.clone(), follows_own);
         inner.push(change);
-        self.head.store(inner.head(), Ordering::Release);
+        self.head.store(inner.head(), Ordering::SeqCst);
         true
     }
 
@@ -130,7 +135,7 @@ impl Ring {
             return false;
         }
         inner.move_on(Place::complete(position.clone()));
-        self.moves.fetch_add(1, Ordering::Release);
+        self.moves.fetch_add(1, Ordering::SeqCst);
         true
     }
 
@@ -141,19 +146,19 @@ impl Ring {
         inner.changes.clear();
         inner.kept = Kept::default();
         inner.own = Own::default();
-        self.moves.fetch_add(1, Ordering::Release);
+        self.moves.fetch_add(1, Ordering::SeqCst);
         (inner.before, inner.after) = (place.position.numbers.clone(), Arc::new(place));
-        self.head.store(inner.head(), Ordering::Release);
+        self.head.store(inner.head(), Ordering::SeqCst);
     }
 
     /// The ordinal that the next change will have.
     pub fn head(&self) -> u64 {
-        self.head.load(Ordering::Acquire)
+        self.head.load(Ordering::SeqCst)
     }
 
     /// How often the place behind the last change has moved: what is final has changed since another count.
     pub fn moves(&self) -> u64 {
-        self.moves.load(Ordering::Acquire)
+        self.moves.load(Ordering::SeqCst)
     }
 
     /// The place behind the last change.
@@ -175,19 +180,58 @@ impl Ring {
         }
     }
 
+    /// Whether everything behind a place is here; `None` for a place that the ring has yet to reach. From the start on it never
+    /// is: who asks for all users wants their newest states, and the ring has others as well.
+    pub fn covers(&self, place: &Place) -> Option<bool> {
+        let inner = self.read();
+        let is_start = place.position.numbers.iter().all(|number| *number == 0);
+        match !is_start && inner.reaches_back_to(place) {
+            true => inner.covers(place).then_some(true),
+            false => Some(false),
+        }
+    }
+
+    /// The changes behind a place that are final, with the place behind them: none for a place that the ring has yet to reach.
+    /// `None` where older changes than the ring's are missing, or where there are more than `limit`. `looked` is the ordinal
+    /// up to which a former look has given all, and is moved on: 0 for the first look.
+    pub fn finals(&self, place: &Place, limit: usize, looked: &mut u64) -> Option<(Vec<Arc<Change>>, Place)> {
+        let inner = self.read();
+        if !inner.reaches_back_to(place) {
+            return None;
+        }
+        if !inner.covers(place) {
+            return Some((Vec::new(), place.clone()));
+        }
+        let (from, to) = (&place.position.numbers, &inner.after.position.numbers);
+        let first = usize::try_from(looked.saturating_sub(inner.first)).unwrap_or(usize::MAX).min(inner.changes.len());
+        let (mut changes, mut open) = (Vec::new(), None);
+        for (at, change) in inner.changes.iter().enumerate().skip(first) {
+            let (shard, seq) = change.number();
+            if seq > to[shard] {
+                open = open.or(Some(at));
+            } else if seq > from[shard] {
+                if changes.len() == limit {
+                    return None;
+                }
+                changes.push(change.clone());
+            }
+        }
+        *looked = inner.first + open.unwrap_or(inner.changes.len()) as u64;
+        Some((changes, Place::clone(&inner.after)))
+    }
+
     /// The ordinal from which a reader at `place` goes on, or `None` when older changes than the ring's are missing to
     /// it. Behind that ordinal there may be further ones that the place covers.
     pub fn join(&self, place: &Place) -> Option<u64> {
         let inner = self.read();
-        let Place { position, floor: None } = place else { return None };
-        let known = position.history == inner.after.position.history
-            && position.former.is_none()
-            && position.covers(&inner.before);
+        let position = &place.position;
         let is_behind = |change: &Arc<Change>| {
             let (shard, seq) = change.number();
             seq > position.numbers[shard]
         };
-        known.then(|| inner.first + inner.changes.iter().position(is_behind).unwrap_or(inner.changes.len()) as u64)
+        inner
+            .reaches_back_to(place)
+            .then(|| inner.first + inner.changes.iter().position(is_behind).unwrap_or(inner.changes.len()) as u64)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -223,6 +267,19 @@ impl Inner {
 
     fn head(&self) -> u64 {
         self.first + self.changes.len() as u64
+    }
+
+    /// Whether the changes here are all behind a place, up to wherever the ring is by now.
+    fn reaches_back_to(&self, Place { position, floor }: &Place) -> bool {
+        floor.is_none()
+            && position.history == self.after.position.history
+            && position.former.is_none()
+            && position.covers(&self.before)
+    }
+
+    /// The same for a place that is not ahead of the ring.
+    fn covers(&self, place: &Place) -> bool {
+        self.reaches_back_to(place) && self.after.position.covers(&place.position.numbers)
     }
 }
 

@@ -131,7 +131,7 @@ impl Subscriptions {
         let caller = self.peer.caller();
         let mut open = self.lock();
         if let Some(listener) = &open.listener {
-            // Before the look: what is published between the two wakes the task.
+            // Before the look: what is published between the two wakes the task. `SeqCst`: see `Ring::head`.
             listener.waiting.store(true, Ordering::SeqCst);
         }
         let count = open.subscriptions.len();

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Feed;
 use super::change::changes_of;
 use super::position::Place;
@@ -27,19 +29,20 @@ pub async fn follow<A: Future<Output = ()> + Send>(
 ) {
     let mut failures = 0;
     loop {
-        let place = feed.ring.place();
+        feed.pages.forget_old();
+        let (place, asked) = (feed.ring.place(), Instant::now());
         if feed.ring.has_own()
             && let Ok(position) = feed.store.position().await
             && feed.ring.move_on_by_own(&position)
         {
             // One node alone never reads what it has written itself.
             feed.contact.heard();
-            feed.end.heard();
+            feed.end.heard_at(asked);
             feed.moved();
             feed.rest().await;
             continue;
         }
-        match feed.changes_after(&place, PAGE).await {
+        match feed.changes_after(&place, PAGE, "tail").await {
             Ok(page) => {
                 failures = 0;
                 feed.contact.heard();
@@ -58,7 +61,7 @@ pub async fn follow<A: Future<Output = ()> + Send>(
                     feed.publish(changes, after);
                 }
                 if complete {
-                    feed.end.heard();
+                    feed.end.heard_at(asked);
                 }
                 if !more {
                     feed.rest().await;

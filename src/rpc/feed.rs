@@ -16,10 +16,9 @@ use super::params::{Named, StrictJson};
 use super::{Came, Context, Handlers, peer_of};
 use crate::feed::position::Place;
 use crate::feed::subscription::{Replied, Subscriptions, may_watch};
-use crate::feed::{Reader, changes_of};
+use crate::feed::{Page, Reader};
 use crate::permission::{Method, Target};
 use crate::sessions::{CallerUser, Peer};
-use crate::store::Changes;
 use crate::users::filter::Filter;
 use crate::users::user::Refusal;
 use crate::view::Form;
@@ -179,12 +178,30 @@ impl Context {
             return Ok(ChangesResult { changes: vec![], position: self.feed.now().await?.encode(), more: false });
         };
         let mut place = self.place_of(&since).await?;
-        let (started, mut news) = (Instant::now(), self.feed.news());
+        let (started, mut news, mut looked) = (Instant::now(), self.feed.news(), 0);
+        // Whether it is one of this data set: else the store has to say so.
+        let mut is_known = !wait.is_zero() && self.feed.covers(&place).await;
         loop {
             news.mark_unchanged();
+            let waited = started.elapsed();
+            let left = wait.saturating_sub(waited);
+            // What was acknowledged before the call must be in an answer: in memory it may be a moment later.
+            let may_lack = left.is_zero() && self.feed.lag() >= waited;
+            let recent = if may_lack || !is_known { None } else { self.feed.recent(&place, limit, &mut looked) };
+            let in_memory = match recent {
+                Some(page) => Some(self.matching(peer, &place, page, filter.as_ref()).await?),
+                None => None,
+            };
             let result;
-            (result, place) = self.read_changes(peer, place, filter.as_ref(), limit).await?;
-            let left = wait.saturating_sub(started.elapsed());
+            (result, place) = match in_memory.filter(|(result, _)| !result.more) {
+                Some(found) => found,
+                // Also where it is too much for one answer: the store tells a place in the middle.
+                None => {
+                    let page = self.feed.page(&place, limit).await?;
+                    self.matching(peer, &place, page, filter.as_ref()).await?
+                }
+            };
+            is_known = true;
             let enough = if result.more { started.elapsed() >= LOOK_MAX } else { left.is_zero() };
             if !result.changes.is_empty() || enough || self.feed.is_stopping() {
                 return Ok(result);
@@ -265,24 +282,24 @@ impl Context {
         Ok(if since == "start" { self.feed.start().await? } else { Place::decode(since)? })
     }
 
-    /// The changes of one page behind `place` that match, and the place behind those.
-    async fn read_changes(
+    /// The changes of a page behind `place` that match, and the place behind those.
+    async fn matching(
         &self,
         peer: &Peer,
-        place: Place,
+        place: &Place,
+        page: Page,
         filter: Option<&Filter>,
-        limit: usize,
     ) -> Result<(ChangesResult, Place), RpcError> {
-        let page = self.feed.page(&place, limit).await?;
         let caller = self.caller_behind(&page, peer, filter).await?;
-        let mut more = page.more;
-        let (read, mut after) = changes_of(&place, page);
+        let Page { changes: read, mut after, mut more } = page;
         let mut bytes = ENVELOPE_BYTES;
         let mut changes = Vec::new();
-        let mut last = &place;
-        for change in &read {
+        let mut last = place;
+        for (at, change) in read.iter().enumerate() {
             if let Some(scope) = change.scope(filter) {
-                let body = change.body(Form::of(caller.kind(), caller.target(&change.user().username)), scope);
+                // In memory there are changes that were told before they were final: they name an earlier place.
+                let place = if at + 1 == read.len() { &after } else { &*change.place };
+                let body = change.body(place, Form::of(caller.kind(), caller.target(&change.user().username)), scope);
                 bytes += body.len();
                 if bytes > self.config.limits.reply_bytes && !changes.is_empty() {
                     (more, after) = (true, last.clone());
@@ -296,16 +313,11 @@ impl Context {
     }
 
     /// The caller whom a page is for, if they may still have it, with whatever the page itself says about them.
-    async fn caller_behind(
-        &self,
-        page: &Changes,
-        peer: &Peer,
-        filter: Option<&Filter>,
-    ) -> Result<CallerUser, RpcError> {
+    async fn caller_behind(&self, page: &Page, peer: &Peer, filter: Option<&Filter>) -> Result<CallerUser, RpcError> {
         let identity = peer.identity().ok_or(RpcError::Unauthenticated)?;
         let username = &identity.account.user().username;
-        for record in page.records.iter().filter(|record| record.user.username == *username) {
-            self.directory.follow(&record.user).await;
+        for change in page.changes.iter().filter(|change| change.user().username == *username) {
+            self.directory.follow(change.user()).await;
         }
         let caller = self.caller_now(peer).await?;
         self.allow(&caller, Method::UsersChanges, Target::Nobody)?;

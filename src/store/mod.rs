@@ -101,7 +101,7 @@ pub enum PasswordChange {
 ///
 /// `numbers` has one entry a shard (one in all for the embedded store); everything at or below is
 /// included, and 0 includes nothing. A position of another history is never compared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// Identifies the data set; a recreated one has another.
     pub history: String,
@@ -115,6 +115,15 @@ pub struct Position {
 
 impl Position {
     /// Whether everything within `numbers`, which are of the same data set, is within this position as well.
+    /// The position of so many writes earlier, in each shard.
+    #[must_use]
+    pub fn earlier(mut self, writes: u64) -> Self {
+        for number in &mut self.numbers {
+            *number = number.saturating_sub(writes);
+        }
+        self
+    }
+
     pub fn covers(&self, numbers: &[u64]) -> bool {
         self.numbers.len() == numbers.len()
             && self.numbers.iter().zip(numbers).all(|(reached, number)| reached >= number)

@@ -5,6 +5,7 @@ mod contact;
 mod held;
 mod history;
 mod positions;
+mod reads;
 pub mod recorded;
 mod rights;
 mod rolling;

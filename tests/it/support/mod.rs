@@ -57,6 +57,14 @@ pub fn on_elasticsearch() -> bool {
     std::env::var_os("DOORWARD_TEST_STORE").is_some_and(|store| store == "elasticsearch")
 }
 
+/// The value of a metric of a process, by its name and labels; 0 where it has not been measured yet.
+pub async fn value_of_metric(gateway: &Process, metric: &str) -> f64 {
+    let scrape = reqwest::get(format!("http://{}/metrics", gateway.metrics)).await.expect("it answers");
+    let scrape = scrape.text().await.expect("it is text");
+    let value = scrape.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
 /// Makes an admin beside a running process, and a socket where they are signed in.
 pub async fn admin_beside(gateway: &Process, home: &Home, username: &str) -> TestClient {
     let mut command = home.command(&[]);
