@@ -39,11 +39,12 @@ pub async fn follow<A: Future<Output = ()> + Send>(
             feed.contact.heard();
             feed.end.heard_at(asked);
             feed.moved();
-            feed.rest().await;
+            feed.rest(asked).await;
             continue;
         }
         match feed.changes_after(&place, PAGE, "tail").await {
             Ok(page) => {
+                let next = Instant::now() + feed.store.pace(asked.elapsed());
                 failures = 0;
                 feed.contact.heard();
                 for record in &page.records {
@@ -64,7 +65,7 @@ pub async fn follow<A: Future<Output = ()> + Send>(
                     feed.end.heard_at(asked);
                 }
                 if !more {
-                    feed.rest().await;
+                    feed.rest(next).await;
                 }
             }
             Err(error) => {
@@ -86,13 +87,15 @@ pub async fn follow<A: Future<Output = ()> + Send>(
 }
 
 impl Feed {
-    /// Waits until there may be something to read.
-    async fn rest(&self) {
+    /// Waits until there may be something to read, and in any case until `next`: whatever tells of news, to read them costs
+    /// the store the same.
+    async fn rest(&self, next: Instant) {
         tokio::select! {
             () = self.store.changed_elsewhere() => {}
             () = self.written.notified() => {}
             () = tokio::time::sleep(HEARTBEAT) => {}
         }
+        tokio::time::sleep_until(next).await;
     }
 }
 

@@ -8,6 +8,7 @@
 //! query on the users themselves and no second log can disagree with them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -114,7 +115,6 @@ pub struct Position {
 }
 
 impl Position {
-    /// Whether everything within `numbers`, which are of the same data set, is within this position as well.
     /// The position of so many writes earlier, in each shard.
     #[must_use]
     pub fn earlier(mut self, writes: u64) -> Self {
@@ -124,6 +124,7 @@ impl Position {
         self
     }
 
+    /// Whether everything within `numbers`, which are of the same data set, is within this position as well.
     pub fn covers(&self, numbers: &[u64]) -> bool {
         self.numbers.len() == numbers.len()
             && self.numbers.iter().zip(numbers).all(|(reached, number)| reached >= number)
@@ -294,6 +295,10 @@ pub struct SearchPage {
 /// Counting the hits of a search stops here: a count of this much means "this many or more".
 pub const SEARCH_COUNT_MAX: usize = 1000;
 
+/// How many lists, counts and searches one user may have under way at a gateway: beyond it they wait for each other, so
+/// that nobody keeps the store from others.
+pub const SCANS_PER_USER: usize = 4;
+
 /// Where both homes keep the values of a field that are compared: texts folded, times as milliseconds since 1970.
 fn kept_as(field: Field) -> &'static str {
     match field {
@@ -304,10 +309,6 @@ fn kept_as(field: Field) -> &'static str {
         Field::Role => "role",
         Field::CreatedAt => "created_at",
         Field::UpdatedAt => "updated_at",
-/// How many lists, counts and searches one user may have under way at a gateway: beyond it they wait for each other, so
-/// that nobody keeps the store from others.
-pub const SCANS_PER_USER: usize = 4;
-
         Field::Rev => "rev",
     }
 }
@@ -370,6 +371,11 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// Errors: `BadPosition`, also for a position ahead of the last write.
     async fn changes_after(&self, position: &Position, limit: usize) -> Result<Changes, StoreError>;
+
+    /// How long the one who follows all changes lets pass after a call of [`Store::changes_after`] that took so long.
+    fn pace(&self, _took: Duration) -> Duration {
+        Duration::ZERO
+    }
 
     /// Returns once another process may have written since the last call; may return early, never late by more than
     /// half a second.

@@ -20,16 +20,21 @@ use crate::users::{Status, User};
 
 /// The most records of one answer: `index.max_result_window` is 10,000.
 const PAGE_MAX: usize = 5_000;
-/// How often the checkpoint is looked at while it moves, when that goes fast and at the least. To read what has changed
-/// takes a refresh, which costs the server as much as many writes: so it takes at most one part in `SHARE` of the time.
+/// How often the checkpoint is looked at while it moves, and at the least, while it does not.
 const POLL_BUSY: Duration = Duration::from_millis(50);
-const POLL_BUSY_MAX: Duration = Duration::from_millis(250);
-const SHARE: u32 = 5;
-/// And at the least, while it does not.
 const POLL_IDLE: Duration = Duration::from_millis(300);
+/// The longest pause after what has changed was read. That takes a refresh, which costs the server as much as many writes: so
+/// it takes at most one part in `SHARE` of the time.
+const PACE_MAX: Duration = Duration::from_millis(250);
+const SHARE: u32 = 5;
 /// How often it is looked at for a write that is visible already, and how many times.
 const POLL_VISIBLE: Duration = Duration::from_millis(20);
 const POLLS_VISIBLE: usize = 25;
+
+/// The pause after what has changed was read, which took so long.
+pub(super) fn pace(took: Duration) -> Duration {
+    (took * (SHARE - 1)).clamp(POLL_BUSY, PACE_MAX)
+}
 
 /// The part of a user's document that a change is made of.
 #[derive(Deserialize)]
@@ -62,7 +67,7 @@ impl ElasticStore {
         self.written_at(checkpoint, deadline).await
     }
 
-    /// The same for the tail, which looks after the sessions by the way.
+    /// The same for the feed, which looks after the sessions by the way.
     async fn look(&self, deadline: Deadline) -> Result<Written, StoreError> {
         let names = [self.names.users.as_str(), self.names.sessions.as_str()];
         let [users, sessions] = self.feed.checkpoints(names, deadline).await?;
@@ -90,7 +95,7 @@ impl ElasticStore {
         deadline: Deadline,
     ) -> Result<Changes, StoreError> {
         let limit = limit.min(PAGE_MAX);
-        let written = self.written(&self.feed, deadline).await?;
+        let written = self.look(deadline).await?;
         let mut position = former::translate(after, &written)?;
         if position.numbers.iter().zip(&written.position.numbers).any(|(from, to)| from < to) {
             // Whatever is final by now must be found, in this very index: the alias may name another by now.
@@ -216,20 +221,17 @@ impl ElasticStore {
     /// Returns once something was written since the last return; may return early. For one caller at a time.
     pub(super) async fn wait_for_changes(&self) {
         let mut watch = self.watch.lock().await;
-        if let Some(told) = watch.told.take() {
-            watch.next = told + (told.elapsed() * SHARE).clamp(POLL_BUSY, POLL_BUSY_MAX);
-            watch.pause = POLL_BUSY;
-        }
         loop {
             tokio::time::sleep_until(watch.next).await;
             let now = self.look(Deadline::within(OPERATION)).await.ok().map(|written| written.position);
             // What cannot be read now may well have changed.
-            if now.is_none() || watch.seen != now {
-                (watch.seen, watch.told) = (now, Some(Instant::now()));
+            let has_moved = now.is_none() || watch.seen != now;
+            watch.pause = if has_moved { POLL_BUSY } else { (watch.pause * 2).min(POLL_IDLE) };
+            watch.next = Instant::now() + watch.pause;
+            if has_moved {
+                watch.seen = now;
                 return;
             }
-            watch.next = Instant::now() + watch.pause;
-            watch.pause = (watch.pause * 2).min(POLL_IDLE);
         }
     }
 }
@@ -238,8 +240,6 @@ impl ElasticStore {
 #[derive(Debug)]
 pub(super) struct Watch {
     seen: Option<Position>,
-    /// When it last told of something, which has been read by the next call.
-    told: Option<Instant>,
     /// When to look next, and how long after that once more.
     next: Instant,
     pause: Duration,
@@ -247,6 +247,6 @@ pub(super) struct Watch {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { seen: None, told: None, next: Instant::now(), pause: POLL_BUSY }
+        Self { seen: None, next: Instant::now(), pause: POLL_BUSY }
     }
 }

@@ -330,6 +330,10 @@ impl Store for ElasticStore {
         self.changes(position, limit, Deadline::within(OPERATION)).await
     }
 
+    fn pace(&self, took: Duration) -> Duration {
+        changes::pace(took)
+    }
+
     async fn changed_elsewhere(&self) {
         self.wait_for_changes().await;
     }
