@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "the table is the product of this program")]
 
 mod client;
+mod compare;
 mod cpu;
 mod gateway;
 mod http;
@@ -36,6 +37,8 @@ struct Arguments {
 enum Command {
     /// Measure the rows and print the table.
     Table(table::Options),
+    /// Measure two gateways in turn and print what differs.
+    Compare(compare::Options),
     /// Reference: answer every WebSocket text with the same bytes.
     Echo(ReferenceArguments),
     /// Reference: write the same bytes to every WebSocket when asked to.
@@ -57,6 +60,7 @@ struct ReferenceArguments {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Table(options) => table::run(options),
+        Command::Compare(options) => compare::run(options),
         Command::Echo(arguments) => reference::echo(arguments.listen, &arguments.reply),
         Command::Spread(arguments) => reference::spread(arguments.listen, &arguments.reply),
         Command::Respond(arguments) => reference::respond(arguments.listen, &arguments.reply),

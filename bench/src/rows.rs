@@ -96,7 +96,8 @@ pub async fn measure(row: u8, plan: &Plan) -> Result<Vec<Outcome>> {
     }
 }
 
-fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+/// The middle one of some values, or the mean of the middle two.
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     match values.len() {

@@ -13,24 +13,24 @@ use crate::Result;
 use crate::placement::Processors;
 use crate::rows::{self, Plan};
 
-/// A gate was missed, and `--strict` was given.
-const MISSED: u8 = 3;
+/// The exit code when a gate was missed and `--strict` was given.
+pub const MISSED: u8 = 3;
 
 /// What to measure, and how long.
 #[derive(clap::Args)]
 pub struct Options {
     /// The rows, by their numbers.
     #[arg(long, value_delimiter = ',', default_values_t = rows::ALL)]
-    rows: Vec<u8>,
+    pub rows: Vec<u8>,
     /// Measurements of each server, taken in turn; the median counts.
     #[arg(long)]
-    rounds: Option<usize>,
+    pub rounds: Option<usize>,
     /// Length of one measurement.
     #[arg(long)]
     seconds: Option<u64>,
     /// The gateway; by default the one beside this program.
     #[arg(long)]
-    gateway: Option<PathBuf>,
+    pub gateway: Option<PathBuf>,
     /// Write the figures here as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -39,7 +39,7 @@ pub struct Options {
     quick: bool,
     /// Exit with 3 when a gate is missed.
     #[arg(long)]
-    strict: bool,
+    pub strict: bool,
     /// Keep a server under the load of the one row asked for until Ctrl-C, for `perf` (rows 1, 2, 3 and 6).
     #[arg(long, value_name = "SERVER", num_args = 0..=1, default_missing_value = "gateway")]
     pause: Option<rows::Server>,
@@ -94,31 +94,34 @@ pub struct Outcome {
 
 /// Measures and prints. Fails unless every row could be measured.
 pub fn run(options: Options) -> Result<ExitCode> {
-    raise_open_files()?;
-    let strict = options.strict;
-    let (wanted, json) = (options.rows.clone(), options.json.clone());
-    let plan = plan(options)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (outcomes, failures) = runtime.block_on(async {
-        tokio::select! {
-            measured = measure(&wanted, &plan) => Ok(measured),
-            // Returning drops the servers, which ends them, and their folders.
-            _ = tokio::signal::ctrl_c() => Err("interrupted"),
-            () = terminated() => Err("terminated"),
-        }
-    })?;
+    let plan = plan(&options)?;
+    let (outcomes, failures) = until_interrupted(measure(&options.rows, &plan))?;
     print(&outcomes);
     for failure in &failures {
         println!("{failure}");
     }
-    if let Some(path) = json {
+    if let Some(path) = options.json {
         fs::write(path, serde_json::to_vec_pretty(&outcomes)?)?;
     }
     Ok(match (failures.is_empty(), outcomes.iter().all(|outcome| outcome.met)) {
         (false, _) => ExitCode::FAILURE,
-        (true, false) if strict => ExitCode::from(MISSED),
+        (true, false) if options.strict => ExitCode::from(MISSED),
         (true, _) => ExitCode::SUCCESS,
     })
+}
+
+/// Runs what measures to its end, or until a signal.
+pub fn until_interrupted<T>(work: impl Future<Output = T>) -> Result<T> {
+    raise_open_files()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(async {
+        tokio::select! {
+            done = work => Ok(done),
+            // Returning drops the servers, which ends them, and their folders.
+            _ = tokio::signal::ctrl_c() => Err("interrupted"),
+            () = terminated() => Err("terminated"),
+        }
+    })?)
 }
 
 /// Waits for SIGTERM.
@@ -130,15 +133,16 @@ async fn terminated() {
     }
 }
 
-fn plan(options: Options) -> Result<Plan> {
+/// What the options ask for.
+pub fn plan(options: &Options) -> Result<Plan> {
     let beside = std::env::current_exe()?;
-    let gateway = options.gateway.unwrap_or_else(|| beside.with_file_name("doorward"));
+    let gateway = options.gateway.clone().unwrap_or_else(|| beside.with_file_name("doorward"));
     if !gateway.is_file() {
         return Err(format!("no gateway at {}: build it, or say --gateway", gateway.display()).into());
     }
     let quick = options.quick;
     let users = options.users.unwrap_or(if quick { 100_000 } else { 1_000_000 });
-    let seeded = options.seeded.unwrap_or_else(|| beside.with_file_name(format!("bench-users-{users}")));
+    let seeded = options.seeded.clone().unwrap_or_else(|| beside.with_file_name(format!("bench-users-{users}")));
     Ok(Plan {
         gateway: gateway.canonicalize()?,
         processors: Processors::of_this_process()?,
