@@ -199,11 +199,7 @@ impl Config {
                 TrustedProxies::default(),
                 "addresses or blocks such as 10.0.0.0/8, separated by commas",
             ),
-            allowed_origins: read.value(
-                "DOORWARD_ALLOWED_ORIGINS",
-                AllowedOrigins::default(),
-                "origins such as https://app.example.com, separated by commas",
-            ),
+            allowed_origins: read.parsed("DOORWARD_ALLOWED_ORIGINS"),
             elastic: read.elastic(),
             data_dir: read.value("DOORWARD_DATA_DIR", PathBuf::from("data"), "a folder"),
             jwt_secret: read.secret("JWT_SECRET"),
@@ -335,6 +331,15 @@ impl Reader {
         text.parse().unwrap_or_else(|_| {
             self.problems.push(format!("{name}: must be {what}"));
             default
+        })
+    }
+
+    /// A value whose type says what is wrong with a text; the text is shown.
+    fn parsed<T: FromStr<Err = String> + Default>(&mut self, name: &'static str) -> T {
+        let Some(text) = self.optional(name) else { return T::default() };
+        text.parse().unwrap_or_else(|problem| {
+            self.problems.push(format!("{name}: {problem}"));
+            T::default()
         })
     }
 

@@ -403,16 +403,12 @@ async fn answer(
     if let Some(response) = http::refuse_host(&request) {
         return Ok(response);
     }
-    let origin = match app.rpc.context.config.allowed_origins.judge(&request) {
-        Judged::Go(origin) => origin,
-        Judged::Answer(response) => return Ok(response),
+    let Judged { allowed, answer } = app.rpc.context.config.allowed_origins.judge(&request);
+    let mut response = match (answer, request.uri().path(), request.method()) {
+        (Some(response), ..) => response,
+        (None, "/rpc", &Method::POST) => http::rpc(app, request).await,
+        (None, ..) => routes.call(request).await?,
     };
-    let mut response = match (request.uri().path(), request.method()) {
-        ("/rpc", &Method::POST) => http::rpc(app, request).await,
-        _ => routes.call(request).await?,
-    };
-    if let Some(origin) = origin {
-        origin::allow(&mut response, origin);
-    }
+    origin::declare(&mut response, allowed);
     Ok(response)
 }

@@ -40,6 +40,13 @@ pub enum RpcError {
     Parse(&'static str),
     /// JSON, but not a request.
     InvalidRequest(&'static str),
+    /// A web page that may not speak to the gateway.
+    OriginRefused {
+        /// Its origin in quotation marks, with everything escaped that is not text.
+        origin: String,
+        /// Whether there is a list of others that may.
+        listed: bool,
+    },
     /// No such method.
     UnknownMethod,
     /// The method exists, but only on a WebSocket.
@@ -150,7 +157,7 @@ impl RpcError {
     pub fn code(&self) -> i32 {
         match self {
             Self::Parse(_) => -32700,
-            Self::InvalidRequest(_) => -32600,
+            Self::InvalidRequest(_) | Self::OriginRefused { .. } => -32600,
             Self::UnknownMethod | Self::WebsocketOnly => -32601,
             Self::InvalidParams(_) => -32602,
             Self::Internal => -32603,
@@ -187,7 +194,7 @@ impl RpcError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Parse(_) => "parse_error",
-            Self::InvalidRequest(_) => "invalid_request",
+            Self::InvalidRequest(_) | Self::OriginRefused { .. } => "invalid_request",
             Self::UnknownMethod | Self::WebsocketOnly => "unknown_method",
             Self::InvalidParams(_) => "invalid_params",
             Self::Internal => "internal",
@@ -247,6 +254,14 @@ impl RpcError {
     pub fn message(&self) -> String {
         match self {
             Self::Parse(why) | Self::InvalidRequest(why) => (*why).to_owned(),
+            Self::OriginRefused { origin, listed: false } => format!(
+                "The origin {origin} is not this gateway's own (its host and port are not those of the request). \
+                 DOORWARD_ALLOWED_ORIGINS can list it."
+            ),
+            Self::OriginRefused { origin, listed: true } => format!(
+                "The origin {origin} is neither this gateway's own nor one of DOORWARD_ALLOWED_ORIGINS, where it can be \
+                 listed."
+            ),
             Self::UnknownMethod => "There is no such method.".to_owned(),
             Self::WebsocketOnly => {
                 "This method needs a WebSocket; over HTTP send the access token with each request.".to_owned()

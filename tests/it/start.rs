@@ -119,6 +119,19 @@ async fn a_wrong_or_unknown_setting_is_told_in_a_line_that_names_it() {
         ("DOORWARD_ALLOWED_ORIGINS", "https://app.example.com/page"),
         ("DOORWARD_ALLOWED_ORIGINS", "https://app.example.com,"),
         ("DOORWARD_ALLOWED_ORIGINS", "app.example.com"),
+        // Names that look as if they matched, and never would.
+        ("DOORWARD_ALLOWED_ORIGINS", "https://*.example.com"),
+        ("DOORWARD_ALLOWED_ORIGINS", "https://app.example.com/"),
+        ("DOORWARD_ALLOWED_ORIGINS", "https://app.example.com?"),
+        ("DOORWARD_ALLOWED_ORIGINS", "https://me@app.example.com"),
+        ("DOORWARD_ALLOWED_ORIGINS", "wss://app.example.com"),
+        ("DOORWARD_ALLOWED_ORIGINS", "file://"),
+        ("DOORWARD_ALLOWED_ORIGINS", "file:///index.html"),
+        ("DOORWARD_ALLOWED_ORIGINS", "capacitor://localhost/"),
+        ("DOORWARD_ALLOWED_ORIGINS", "capacitor://"),
+        ("DOORWARD_ALLOWED_ORIGINS", "capacitor:localhost"),
+        ("DOORWARD_ALLOWED_ORIGINS", "https://app.example.com https://b.example.com"),
+        ("DOORWARD_ALLOWED_ORIGINS", "https://app.example.com;https://b.example.com"),
     ];
     for (name, value) in wrong {
         assert_one(&Place::new().settings_refused(&[(name, value)]).await, &format!(": {name}: "));
