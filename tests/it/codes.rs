@@ -1,4 +1,7 @@
-//! The tables of codes in the reference, held against the code and against the tests that provoke each.
+//! The tables of codes in the reference: each code is provoked here as a client would meet it, and the code has no other.
+
+mod closes;
+mod errors;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,7 +16,19 @@ fn rows(heading: &str) -> Vec<Vec<&'static str>> {
     rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
 }
 
-/// The arms `Self::Name… => value` of one function of `RpcError`, by the value.
+/// The codes and kinds of the errors in the reference.
+fn errors() -> BTreeMap<i64, &'static str> {
+    let rows = rows("\n## 6. Errors");
+    rows.iter().map(|row| (row[0].parse().expect("a code"), row[1].trim_matches('`'))).collect()
+}
+
+/// The close codes in the reference; one row may have several.
+fn close_codes() -> BTreeSet<u16> {
+    let rows = rows("\n## 7. Close codes");
+    rows.iter().flat_map(|row| row[0].split(' ')).map(|code| code.parse().expect("a code")).collect()
+}
+
+/// The arms `Self::Name… => value` of one function of `RpcError`, by their variants.
 fn arms(function: &str) -> BTreeMap<&'static str, &'static str> {
     let body = ERRORS.split(&format!("pub fn {function}(")).nth(1).unwrap().split("\n    }\n").next().unwrap();
     let arms = body.lines().filter_map(|line| line.trim().trim_end_matches(',').split_once(" => "));
@@ -27,47 +42,44 @@ pub fn sources(folder: &Path) -> String {
         let path = entry.unwrap().path();
         if path.is_dir() {
             text += &sources(&path);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("codes.rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             text += &std::fs::read_to_string(path).unwrap();
         }
     }
     text
 }
 
-/// The numbers in a text.
-fn numbers(text: &str) -> BTreeSet<&str> {
-    text.split(|c: char| !(c.is_ascii_digit() || c == '-')).collect()
-}
-
 #[test]
 fn s23_the_table_of_errors_is_the_code() {
     let (codes, kinds) = (arms("code"), arms("kind"));
-    let code: BTreeSet<_> = codes.iter().map(|(error, code)| (*code, kinds[error].trim_matches('"'))).collect();
-    let table: BTreeSet<_> = rows("\n## 6. Errors").iter().map(|row| (row[0], row[1].trim_matches('`'))).collect();
-    assert_eq!(table, code);
+    let code: BTreeMap<i64, &str> =
+        codes.iter().map(|(error, code)| (code.parse().expect("a code"), kinds[error].trim_matches('"'))).collect();
+    assert_eq!(errors(), code);
 }
 
-#[test]
-fn s23_each_error_code_is_expected_by_a_test() {
-    let tests = sources(Path::new("tests/it"));
-    let (expected, codes) = (numbers(&tests), arms("code"));
-    let never: Vec<_> = codes.values().filter(|code| !expected.contains(*code) && **code != "-32603").collect();
-    // Our own failures cannot be provoked from outside; `rpc::tests` has a handler panic for -32603.
-    assert_eq!(never, Vec::<&&str>::new());
-}
-
-#[test]
-fn s23_each_close_code_of_the_reference_is_sent_and_expected_by_a_test_and_no_other_is() {
-    let table: BTreeSet<&str> =
-        rows("\n## 7. Close codes").iter().flat_map(|row| row[0].split(' ')).filter(|code| !code.is_empty()).collect();
-    let (code, tests) = (sources(Path::new("src")), sources(Path::new("tests/it")));
-    let (sent, expected) = (numbers(&code), numbers(&tests));
-    for code in &table {
-        assert!(expected.contains(code), "no test expects {code}");
-        // tungstenite sends the codes of the standard for what breaks it.
-        assert!(sent.contains(code) || code.starts_with('1'), "{code} is never sent");
+#[tokio::test(flavor = "multi_thread")]
+async fn s23_each_error_code_of_the_reference_is_provoked() {
+    for (code, kind) in errors() {
+        let failure = errors::provoke(code).await;
+        assert_eq!((failure.code, &failure.data["kind"]), (code, &kind.into()), "{failure:?}");
+        assert!(failure.data["request_id"].is_string() && failure.data["retryable"].is_boolean(), "{failure:?}");
+        assert!(!failure.message.is_empty(), "{failure:?}");
     }
-    let of_ours = |code: &&str| code.len() == 4 && (code.starts_with("400") || code.starts_with("450"));
-    let in_code: BTreeSet<&str> = sent.into_iter().filter(of_ours).collect();
-    assert!(in_code.is_subset(&table), "{:?} are not in the reference", in_code.difference(&table));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s23_each_close_code_of_the_reference_is_provoked() {
+    for code in close_codes() {
+        assert_eq!(closes::provoke(code).await, code);
+    }
+}
+
+#[test]
+fn s23_the_sources_close_with_the_codes_of_the_reference() {
+    let sources = sources(Path::new("src"));
+    let numbers = sources.split(|c: char| !c.is_ascii_digit());
+    // Other numbers of four digits are sizes.
+    let is_code = |number: &u16| (4000..4020).contains(number) || (4500..4520).contains(number);
+    let ours: BTreeSet<u16> = numbers.filter_map(|text| text.parse().ok()).filter(is_code).collect();
+    assert_eq!(ours, close_codes().into_iter().filter(is_code).collect());
 }

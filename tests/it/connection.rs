@@ -113,11 +113,16 @@ async fn r09_a_call_goes_on_and_gives_back_what_it_holds_while_its_client_reads_
     }
 }
 
-#[tokio::test]
-async fn r14_a_fault_outside_a_handler_closes_its_socket_with_1011() {
+/// What a socket is closed with when a call of it fails outside its handler.
+pub async fn closed_by_a_fault() -> u16 {
     let mut client = RawClient::connected(serve(Script::default(), None).await).await;
     client.frame(true, opcode::TEXT, b"break").await;
-    assert_eq!(client.closed().await, Some(1011));
+    client.closed().await.expect("a close frame")
+}
+
+#[tokio::test]
+async fn r14_a_fault_outside_a_handler_closes_its_socket_with_1011() {
+    assert_eq!(closed_by_a_fault().await, 1011);
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Limits: sizes, counts and times, and the close code or status of each that is passed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
+use doorward::config::Config;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -325,31 +326,26 @@ async fn r12_a_client_that_does_not_answer_pings_is_closed_with_4003() {
     alice.call("system.ping", json!({})).await.unwrap();
 }
 
-#[tokio::test]
-async fn s21_a_client_that_does_not_read_is_closed_with_4002_and_nothing_is_kept_for_it() {
-    const CALLS: usize = 600;
-    let settings = |config: &mut doorward::config::Config| {
-        config.timeouts.write = Duration::from_secs(1);
-        config.timeouts.sign_in = Duration::from_secs(2);
-    };
-    let gateway = TestGateway::with(settings).await;
-    let mut alice = gateway.logged_in("alice").await;
-    for number in 0..10 {
-        let mut user = gateway.logged_in(&format!("user{number}")).await;
-        let attributes = json!({"filling": "x".repeat(4000)});
-        user.call("users.update", json!({"username": "me", "patch": {"attributes": attributes}})).await.unwrap();
-    }
-    // The close is there to be read from a second after the stall until two seconds later. A busy machine may be late for
-    // that, and then nothing is left to read but an end.
+/// Settings of a gateway that gives up a client who does not read after a second.
+pub fn impatient(config: &mut Config) {
+    config.timeouts.write = Duration::from_secs(1);
+    config.timeouts.sign_in = Duration::from_secs(2);
+}
+
+/// What becomes of a client of an impatient gateway who sends so many calls and reads nothing until the stall is over: the
+/// code of the close, and how many replies came before.
+///
+/// The close is there to be read from a second after the stall until two seconds later. A busy machine may be late for
+/// that, and then nothing is left to read but an end.
+pub async fn told_of_the_stall(gateway: &TestGateway, token: &str, call: &[u8], calls: usize) -> (u16, usize) {
     for _ in 0..5 {
-        let mut stalled = RawClient::upgraded(gateway.address, Some(&alice.token)).await;
-        for _ in 0..CALLS {
-            stalled.frame(true, opcode::TEXT, br#"{"jsonrpc":"2.0","id":1,"method":"users.list"}"#).await;
+        let mut stalled = RawClient::upgraded(gateway.address, Some(token)).await;
+        for _ in 0..calls {
+            stalled.frame(true, opcode::TEXT, call).await;
         }
         // A socket that may idle for longer than the stalled one is our clock.
         let mut idle = gateway.socket().await;
         assert_eq!(idle.closed().await.0, 4502);
-        alice.call("users.list", json!({})).await.unwrap();
 
         let (mut replies, mut closed) = (0, None);
         while let Some((kind, payload)) = stalled.next().await {
@@ -359,14 +355,29 @@ async fn s21_a_client_that_does_not_read_is_closed_with_4002_and_nothing_is_kept
                 _ => {}
             }
         }
-        // Only what the system's own buffers took was ever made.
-        assert!(replies < CALLS / 2, "{replies} of {CALLS} calls were answered to a client that did not read");
-        if closed.is_some() {
-            assert_eq!(closed, Some(4002));
-            return;
+        if let Some(code) = closed {
+            return (code, replies);
         }
     }
     panic!("it was never told why it was closed");
+}
+
+#[tokio::test]
+async fn s21_a_client_that_does_not_read_is_closed_with_4002_and_nothing_is_kept_for_it() {
+    const CALLS: usize = 600;
+    let gateway = TestGateway::with(impatient).await;
+    let mut alice = gateway.logged_in("alice").await;
+    for number in 0..10 {
+        let mut user = gateway.logged_in(&format!("user{number}")).await;
+        let attributes = json!({"filling": "x".repeat(4000)});
+        user.call("users.update", json!({"username": "me", "patch": {"attributes": attributes}})).await.unwrap();
+    }
+    let list = br#"{"jsonrpc":"2.0","id":1,"method":"users.list"}"#;
+    let (closed, replies) = told_of_the_stall(&gateway, &alice.token, list, CALLS).await;
+    assert_eq!(closed, 4002);
+    // Only what the system's own buffers took was ever made.
+    assert!(replies < CALLS / 2, "{replies} of {CALLS} calls were answered to a client that did not read");
+    alice.call("users.list", json!({})).await.unwrap();
 }
 
 #[tokio::test]
@@ -452,12 +463,19 @@ async fn r11_a_stopping_gateway_answers_tells_and_closes() {
     assert!(TcpStream::connect(address).await.is_err());
 }
 
+/// The keys in the reference's table of limits.
+fn documented_limits() -> BTreeSet<&'static str> {
+    let section = include_str!("../../docs/protocol.md").split("\n| key | |\n").nth(1).expect("the table of limits");
+    let rows = section.lines().take_while(|line| line.starts_with('|')).skip(1);
+    rows.flat_map(|row| row.split('|').nth(1).expect("a cell").split('`').skip(1).step_by(2)).collect()
+}
+
 #[tokio::test]
 async fn s20_system_info_tells_every_limit_of_the_reference_and_the_home_of_the_users() {
     let gateway = TestGateway::start().await;
-    let info = gateway.call(None, "system.info", json!({})).await.unwrap();
-    let limits = &info["limits"];
-    for (name, value) in [
+    let mut info = gateway.call(None, "system.info", json!({})).await.unwrap();
+    let mut limits = info["limits"].take();
+    let expected = BTreeMap::from([
         ("message_bytes", 64 << 10),
         ("nesting", 64),
         ("reply_bytes", 1 << 20),
@@ -475,10 +493,19 @@ async fn s20_system_info_tells_every_limit_of_the_reference_and_the_home_of_the_
         ("body_seconds", 10),
         ("message_seconds", 30),
         ("write_seconds", 30),
-    ] {
-        assert_eq!(limits[name], value, "{name}");
-    }
-    assert!(limits["sockets"].is_u64() && limits["calls_per_second"].is_u64() && limits["calls_burst"].is_u64());
+        // As this test's gateway has it: the default is 1,000.
+        ("calls_per_second", 1_000_000),
+        ("calls_burst", 10_000),
+        ("sockets", 20_000),
+        ("search_count_max", 1_000),
+        ("password_min_chars", 8),
+        ("access_token_seconds", 900),
+        ("session_idle_seconds", 86_400),
+        ("session_seconds", 2_592_000),
+    ]);
+    assert!(limits.as_object_mut().unwrap().remove("password_hash_ms").unwrap().as_f64().unwrap() > 0.0);
+    assert_eq!(limits, json!(expected));
+    assert_eq!(documented_limits(), expected.into_keys().chain(["password_hash_ms"]).collect());
     let home = if on_elasticsearch() { "store:elasticsearch" } else { "store:sqlite" };
     let features = info["features"].as_array().unwrap();
     let homes = features.iter().filter(|feature| feature.as_str().unwrap().starts_with("store:"));

@@ -157,6 +157,10 @@ async fn r06_work_for_a_gone_caller_is_dropped() {
     drop(leaver);
     let begun = Instant::now();
     gateway.logged_in("alice").await;
-    let (took, hash) = (begun.elapsed(), hasher.time_per_hash());
-    assert!(took < 15 * hash, "waited {took:?} behind those who had gone, at {hash:?} a hash");
+    let took = begun.elapsed();
+    // What the same costs now, with nobody before it, whatever else the machine does.
+    let begun = Instant::now();
+    gateway.logged_in("bob").await;
+    let alone = begun.elapsed();
+    assert!(took < 10 * alone, "waited {took:?} behind more than 20 who had gone; alone it takes {alone:?}");
 }
