@@ -76,6 +76,9 @@ class SocketClient:
             "legacy": True,
         } | options
         self.socket = connect(f"{base_url.replace('http', 'ws', 1)}/rpc{query}", **options)
+        self._begin()
+
+    def _begin(self) -> None:
         self.ids = itertools.count(1)
         self.notifications: deque[dict] = deque()
 
