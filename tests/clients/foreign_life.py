@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonrpclib
-import steps
 import websocket
+
+import steps
 from account_life import AccountLife
 from rpc import TIMEOUT_SECONDS, RpcError, SocketClient, check_error, refused
 
