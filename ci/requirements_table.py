@@ -2,8 +2,8 @@
 """Prints which tests show which requirement, and fails where one has none.
 
 The requirements are those of docs/requirements.md. A test shows a requirement when its name begins with the id:
-`s07_…`. What later work is to show is listed here as open, with the reason; an entry that has got its test fails too, so
-that the list stays true.
+`s07_…`. What later work is to show is listed here as open, with the reason; an entry that has got its test fails too,
+so that the list stays true.
 
     ci/requirements_table.py [FOLDER]
 """

@@ -490,6 +490,7 @@ async fn s20_system_info_tells_every_limit_of_the_reference_and_the_home_of_the_
         ("sign_in_seconds", 10),
         ("head_seconds", 10),
         ("keep_alive_seconds", 75),
+        ("keep_alive_seconds", 75),
         ("body_seconds", 10),
         ("message_seconds", 30),
         ("write_seconds", 30),
