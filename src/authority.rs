@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use tokio_rustls::rustls::CertificateError;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 
@@ -23,5 +24,22 @@ impl Authority {
             Ok(certificates) if !certificates.is_empty() => Ok(Self { pem, certificates }),
             _ => Err(unusable("holds no certificate in PEM form")),
         }
+    }
+}
+
+/// What is wrong with a server's certificate, behind "the certificate"; `option` names files of authorities.
+pub fn untrusted(error: &CertificateError, option: &str) -> String {
+    match error {
+        // A signature is bad where another authority of the same name has made it, such as a cluster's former one.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            format!("is of an unknown authority; {option} names the file of that authority's certificate")
+        }
+        // An error of the library beneath, which is known here by its name alone.
+        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            format!(
+                "is that of an authority, and no server's: have it issue one for the server, and name its own by {option}"
+            )
+        }
+        error => format!("is not good: {error}"),
     }
 }

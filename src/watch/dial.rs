@@ -9,14 +9,14 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::{WebSocketStream, client_async};
 use tokio_util::either::Either;
 
 use super::End;
-use crate::authority::Authority;
+use crate::authority::{Authority, untrusted};
 
 /// An open socket.
 pub(super) type Socket = WebSocketStream<Either<TcpStream, TlsStream<TcpStream>>>;
@@ -83,10 +83,9 @@ fn refusal(error: &io::Error) -> Option<String> {
         rustls::Error::InvalidMessage(_) => {
             Some("what answers does not speak TLS; without it the URL is ws://".to_owned())
         }
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            Some("the gateway's certificate is of an unknown authority; --ca-file makes it known".to_owned())
+        rustls::Error::InvalidCertificate(error) => {
+            Some(format!("the gateway's certificate {}", untrusted(error, "--ca-file")))
         }
-        rustls::Error::InvalidCertificate(error) => Some(format!("the gateway's certificate is not good: {error}")),
         _ => None,
     }
 }

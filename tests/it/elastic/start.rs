@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use super::open;
 use crate::start::{Place, assert_one};
-use crate::support::elastic::{Node, elastic_url};
-use crate::support::{Indices, PATIENCE, Process, SECRETS, lasting_address};
+use crate::support::elastic::{Node, elastic_address, elastic_url};
+use crate::support::{Indices, PATIENCE, Process, SECRETS, TlsProxy, lasting_address};
 
 /// A password that must not be shown.
 const CANARY: &str = "canary-of-a-password";
@@ -171,4 +171,29 @@ async fn r14_indices_of_a_newer_schema_are_refused() {
     put(&format!("{}-users/_mapping", indices.prefix), meta).await;
     let prefix = [("DOORWARD_INDEX_PREFIX", indices.prefix.as_str())];
     refused(&elastic_url(), &prefix, "the indices have schema version 99").await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_is_told_with_the_setting_that_makes_it_so() {
+    let proxy = TlsProxy::start(elastic_address(), "localhost").await;
+    let url = format!("https://localhost:{}", proxy.port);
+    let unknown = ": ES_URL: the certificate is of an unknown authority; DOORWARD_ES_CA_FILE names the file";
+    refused(&url, &[], unknown).await;
+    let place = Place::new();
+    let other = place.put("other.pem", TlsProxy::start(elastic_address(), "localhost").await.authority);
+    refused(&url, &[("DOORWARD_ES_CA_FILE", other.to_str().unwrap())], unknown).await;
+    let own = place.put("own.pem", &proxy.authority);
+    let numbers = url.replace("localhost", "127.0.0.1");
+    refused(&numbers, &[("DOORWARD_ES_CA_FILE", own.to_str().unwrap())], ": ES_URL: the certificate is not good: ")
+        .await;
+}
+
+#[tokio::test]
+async fn an_authority_in_the_place_of_a_servers_certificate_is_told() {
+    let proxy = TlsProxy::of_its_authority(elastic_address(), "localhost").await;
+    let url = format!("https://localhost:{}", proxy.port);
+    let place = Place::new();
+    let own = place.put("own.pem", &proxy.authority);
+    let told = ": ES_URL: the certificate is that of an authority, and no server's";
+    refused(&url, &[("DOORWARD_ES_CA_FILE", own.to_str().unwrap())], told).await;
 }

@@ -4,9 +4,12 @@ use std::error::Error;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use tokio_rustls::rustls::{self, CertificateError};
 
 use super::Answer;
+use crate::authority::untrusted;
 use crate::store::StoreError;
+use crate::store::elastic::CA_FILE;
 
 /// Whether a request that failed may have taken effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,19 +112,23 @@ pub(super) fn failure_of(error: &elasticsearch::Error) -> Failure {
         return Failure::timeout(Effect::Possible);
     }
     let mut cause: &dyn Error = error;
-    let mut kind = Kind::Connection;
+    let (mut kind, mut certificate) = (Kind::Connection, None);
     while let Some(source) = cause.source() {
         cause = source;
         if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
             kind = Kind::Foreign;
         }
-        if cause.downcast_ref::<std::io::Error>().is_some_and(is_invalid_data) {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>().filter(|io| is_invalid_data(io)) {
             kind = Kind::Tls;
+            certificate = certificate.or(certificate_error(io));
         }
     }
-    match kind {
-        Kind::Foreign => Failure::new(kind, Effect::Possible, "what answers does not speak HTTP"),
-        Kind::Tls => Failure::new(kind, Effect::None, format!("the TLS handshake failed: {cause}")),
+    match (kind, certificate) {
+        (Kind::Foreign, _) => Failure::new(kind, Effect::Possible, "what answers does not speak HTTP"),
+        (Kind::Tls, Some(certificate)) => {
+            Failure::new(kind, Effect::None, format!("the certificate {}", untrusted(certificate, CA_FILE)))
+        }
+        (Kind::Tls, None) => Failure::new(kind, Effect::None, format!("the TLS handshake failed: {cause}")),
         _ => Failure::new(kind, Effect::Possible, format!("the connection broke: {cause}")),
     }
 }
@@ -130,6 +137,15 @@ pub(super) fn failure_of(error: &elasticsearch::Error) -> Failure {
 fn is_invalid_data(error: &std::io::Error) -> bool {
     let wrapped = error.get_ref().and_then(|inner| inner.downcast_ref::<std::io::Error>());
     error.kind() == std::io::ErrorKind::InvalidData || wrapped.is_some_and(is_invalid_data)
+}
+
+/// What TLS finds wrong with a certificate.
+fn certificate_error(error: &std::io::Error) -> Option<&CertificateError> {
+    let inner = error.get_ref()?;
+    match inner.downcast_ref::<rustls::Error>() {
+        Some(rustls::Error::InvalidCertificate(error)) => Some(error),
+        _ => certificate_error(inner.downcast_ref::<std::io::Error>()?),
+    }
 }
 
 /// The parts of an error's body that decide.
