@@ -33,7 +33,11 @@ enum Command {
     #[command(subcommand)]
     Admin(Admin),
     /// Make the Elasticsearch indices, or bring them up to this version while gateways serve.
-    Migrate,
+    Migrate {
+        /// Make this index anew, which is lost: `emails` from the users, `sessions` and `state` empty. May be given again.
+        #[arg(long, value_name = "INDEX")]
+        rebuild: Vec<elastic::Rebuild>,
+    },
     /// Check the settings without starting.
     CheckConfig,
     /// Ask a running gateway whether it is ready: exit 0 when it is.
@@ -127,7 +131,7 @@ fn run(command: Command, config: Config, runtime: &Runtime) -> ExitCode {
             Ok(user) => succeed(format_args!("{} is an admin now.", user.username)),
             Err(error) => fail(error),
         },
-        Command::Migrate => runtime.block_on(migrate(&config)),
+        Command::Migrate { rebuild } => runtime.block_on(migrate(&config, &rebuild)),
         Command::CheckConfig => succeed("The settings are good."),
         Command::Health { url } => {
             let url = url.unwrap_or_else(|| format!("http://{}/readyz", config.listen));
@@ -182,11 +186,11 @@ fn start_log(config: &Config, serving: bool) {
     }
 }
 
-async fn migrate(config: &Config) -> ExitCode {
+async fn migrate(config: &Config, rebuild: &[elastic::Rebuild]) -> ExitCode {
     let Some(elastic) = &config.elastic else {
         return succeed("Nothing to do: the embedded store is brought up to date at every start.");
     };
-    match elastic::migrate(elastic, &|line| eprintln!("doorward: {line}")).await {
+    match elastic::migrate(elastic, rebuild, &|line| eprintln!("doorward: {line}")).await {
         Ok(done) => {
             for migration in done {
                 println!("{migration}");

@@ -12,44 +12,50 @@ use tokio::time::Instant;
 
 use super::App;
 use super::http::{HttpResponse, respond};
+use crate::store::Failing;
 
 /// `GET /healthz`: the process answers. Never asks the store.
 pub async fn live() -> HttpResponse {
+    alive()
+}
+
+/// That the process answers.
+pub fn alive() -> HttpResponse {
     respond(StatusCode::OK, Some("application/json"), Body::from(json!({"status": "ok"}).to_string()))
 }
 
 /// How long an answer of the store stands: the check writes, and anyone may ask for it.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 
-/// When the store was last checked, and whether it was ready.
+/// When the store was last checked, and what of it was failing.
 #[derive(Debug, Default)]
-pub struct LastCheck(Mutex<Option<(Instant, bool)>>);
+pub struct LastCheck(Mutex<Option<(Instant, Vec<&'static str>)>>);
 
-/// Whether the store can be used. Askers wait for one check under way instead of making their own.
-async fn store_is_ready(app: &App) -> bool {
+/// What of the store cannot be used. Askers wait for one check under way instead of making their own.
+async fn failing_of_store(app: &App) -> Vec<&'static str> {
     let mut last = app.last_check.0.lock().await;
-    if let Some((at, ready)) = *last
+    if let Some((at, failing)) = &*last
         && at.elapsed() < CHECK_EVERY
     {
-        return ready;
+        return failing.clone();
     }
     let checked = app.rpc.context.store.check().await;
-    if let Err(error) = &checked {
-        tracing::warn!(%error, "the store is not ready");
+    for Failing { part, cause } in &checked {
+        tracing::warn!(%cause, "{part} is not ready");
     }
-    *last = Some((Instant::now(), checked.is_ok()));
-    checked.is_ok()
+    let failing: Vec<&str> = checked.iter().map(|failing| failing.part).collect();
+    *last = Some((Instant::now(), failing.clone()));
+    failing
 }
 
 /// `GET /readyz`: 200 when calls can be served, else 503 with what is failing.
 pub async fn ready(State(app): State<Arc<App>>) -> HttpResponse {
-    let mut failing = Vec::new();
-    if app.stopping.is_cancelled() {
-        failing.push("draining");
-    }
-    if !store_is_ready(&app).await {
-        failing.push("store");
-    }
+    let draining = app.stopping.is_cancelled().then_some("draining");
+    readiness(&draining.into_iter().chain(failing_of_store(&app).await).collect::<Vec<_>>())
+}
+
+/// What `/readyz` answers while this fails.
+pub fn readiness(failing: &[&str]) -> HttpResponse {
     let (status, word) = match failing.is_empty() {
         true => (StatusCode::OK, "ready"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),

@@ -56,6 +56,15 @@ pub enum StoreError {
     OutcomeUnknown(String),
 }
 
+/// A part of the store that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failing {
+    /// As `/readyz` names it: `store`, or `store.` and a part.
+    pub part: &'static str,
+    /// Why.
+    pub cause: StoreError,
+}
+
 /// A field whose values are unique among all users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unique {
@@ -403,8 +412,8 @@ pub trait Store: Send + Sync + 'static {
     /// Returns once other processes may have ended sessions since [`Store::sessions_ended`] was called; may return early.
     async fn session_ended_elsewhere(&self);
 
-    /// Whether the store can be read and written now.
-    async fn check(&self) -> Result<(), StoreError>;
+    /// What of the store cannot be read and written now, and why; nothing when all of it can.
+    async fn check(&self) -> Vec<Failing>;
 
     /// Finishes writes under way and lets go of all resources.
     async fn close(&self);

@@ -4,12 +4,15 @@ mod admins;
 mod behind;
 mod cuts;
 mod late;
+mod lost;
 mod outage;
 mod overload;
 mod races;
+mod ready;
 mod refreshes;
 mod scans;
 mod start;
+mod templates;
 mod told;
 
 use std::time::Duration;

@@ -26,7 +26,7 @@ pub(super) struct Versioned {
 
 impl Versioned {
     /// The first state of a document.
-    fn first(id: DocId, document: &impl Document) -> Self {
+    pub(super) fn first(id: DocId, document: &impl Document) -> Self {
         let source = serde_json::to_value(document).expect("documents have only string keys");
         Self { id: id.into(), version: 1, source }
     }
@@ -48,8 +48,8 @@ struct Done {
 }
 
 impl Client {
-    /// Writes documents to an index. Source: Elasticsearch Bulk API with external versions.
-    pub(super) async fn bulk(&self, index: &str, documents: &[Versioned]) -> Result<(), OpenError> {
+    /// Writes documents to the index behind an alias. Source: Elasticsearch Bulk API with external versions.
+    pub(super) async fn bulk(&self, alias: &str, documents: &[Versioned]) -> Result<(), OpenError> {
         let mut lines = String::new();
         for Versioned { id, version, source } in documents {
             let action = json!({"index": {"_id": id, "version": version, "version_type": "external"}});
@@ -58,7 +58,7 @@ impl Client {
         if lines.is_empty() {
             return Ok(());
         }
-        let request = Request::lines(format!("/{index}/_bulk?timeout=30s"), lines);
+        let request = Request::lines(format!("/{alias}/_bulk?require_alias=true&timeout=30s"), lines);
         loop {
             let deadline = Deadline::within(STEP);
             let answer = self.send(&request.clone().patient(deadline), deadline).await?;

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::client::{Answer, Client, Deadline, Effect, Failure, Kind, Request};
+use super::index::own_alias;
 use crate::store::StoreError;
 use crate::users::{Email, Username};
 
@@ -300,15 +301,15 @@ impl Client {
         deadline: Deadline,
     ) -> Result<Outcome<T>, WriteError> {
         let (target, condition) = match when {
-            When::Absent(alias) => (alias, "op_type=create&require_alias=true".to_owned()),
+            When::Absent(alias) => (alias.to_owned(), "op_type=create".to_owned()),
             When::At(place) => {
-                (place.index.as_str(), format!("if_seq_no={}&if_primary_term={}", place.seq_no, place.primary_term))
+                (own_alias(&place.index), format!("if_seq_no={}&if_primary_term={}", place.seq_no, place.primary_term))
             }
         };
         let op = document.ops().newest().expect("a document that is written has a new op");
         let body = serde_json::to_value(document).expect("documents have only string keys");
         // A shard without a primary is waited for as long as one attempt takes.
-        let path = format!("/{target}/_doc/{}?{condition}&timeout=1s", id.0);
+        let path = format!("/{target}/_doc/{}?{condition}&require_alias=true&timeout=1s", id.0);
         let write = Request::json(Method::Put, path, &body).resolving();
         let read_back = Request::new(Method::Get, format!("/{target}/_doc/{}", id.0)).resolving();
         loop {

@@ -1,18 +1,18 @@
 //! The indices: their names, mappings and settings.
 //!
 //! Each is reached by an alias, `doorward-users`, and its name ends in a number, `doorward-users-000001`, so that
-//! `doorward migrate` can put a new one in its place. `_meta.doorward` of the mapping says what it is.
+//! `doorward migrate` can put a new one in its place. `_meta.doorward` of the mapping says what it is, and of which set.
 
 use elasticsearch::http::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::client::{Answer, Client, Deadline, Request, Shards};
-use super::{OpenError, SCHEMA};
+use super::{OpenError, SCHEMA, shape};
 use crate::store::StoreError;
 
 /// What an index holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
     /// Users.
@@ -64,6 +64,25 @@ pub(super) struct Meta {
     /// The histories of the indices it was copied from, oldest first: `former.g0` of a document is its place in the
     /// first of them.
     pub(super) formers: Vec<String>,
+    /// The data set that it is a part of; `None` where an earlier version has made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) data_set: Option<String>,
+    /// Not everything is there yet that belongs into it. Of the state: not all indices of the set were made yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unfinished: bool,
+}
+
+impl Meta {
+    /// Of an index of this program's schema that was copied from none.
+    pub(super) fn new(kind: Kind, data_set: &str) -> Self {
+        let data_set = Some(data_set.to_owned());
+        Self { kind, schema: SCHEMA, formers: Vec::new(), data_set, unfinished: false }
+    }
+
+    /// The same once everything is there.
+    pub(super) fn finished(&self) -> Self {
+        Self { unfinished: false, ..self.clone() }
+    }
 }
 
 /// An index, as the cluster describes it.
@@ -73,34 +92,18 @@ pub(super) struct Index {
     pub(super) meta: Meta,
     /// Primary shards.
     pub(super) shards: usize,
+    /// Whether it takes neither reads nor writes.
+    pub(super) closed: bool,
+    /// The aliases that name it.
+    pub(super) aliases: Vec<String>,
+    /// What it has that this program has not given it.
+    pub(super) fault: Option<String>,
 }
 
 impl Index {
-    /// The name of the next index behind an alias.
-    pub(super) fn next_name(alias: &str, current: Option<&Self>) -> String {
-        let number = current.and_then(|index| index.name.rsplit('-').next()?.parse::<u32>().ok()).unwrap_or(0);
-        format!("{alias}-{:06}", number + 1)
-    }
-}
-
-impl Client {
-    /// The index behind an alias or of a name, or `None`.
-    /// Errors: `Foreign` when it is not one of ours, `NewerSchema`.
-    pub(super) async fn index(&self, kind: Kind, name: &str, deadline: Deadline) -> Result<Option<Index>, OpenError> {
-        let request = Request::new(Method::Get, format!("/{name}?flat_settings=true"));
-        let answer = self.send(&request, deadline).await?;
-        if answer.status == 404 && answer.error_type() == "index_not_found_exception" {
-            return Ok(None);
-        }
-        if !answer.is_success() {
-            return Err(OpenError::Refused(answer.status, answer.error_type()));
-        }
-        let indices: serde_json::Map<String, Value> = answer.read()?;
-        let mut indices = indices.into_iter();
-        let (Some((found, body)), None) = (indices.next(), indices.next()) else {
-            return Err(OpenError::Foreign(format!("the alias {name} names several indices")));
-        };
-        let foreign = || OpenError::Foreign(format!("the index {found} is not one of Doorward's {kind:?}"));
+    /// Reads a description. Errors: `Foreign` when the index is not one of ours, `NewerSchema`.
+    pub(super) fn read(name: String, kind: Kind, body: &Value) -> Result<Self, OpenError> {
+        let foreign = || OpenError::Foreign(format!("the index {name} is not one of Doorward's {kind:?}"));
         let meta = Meta::deserialize(&body["mappings"]["_meta"]["doorward"]).map_err(|_| foreign())?;
         if meta.kind != kind {
             return Err(foreign());
@@ -110,34 +113,110 @@ impl Client {
         }
         let shards = body["settings"]["index.number_of_shards"].as_str().and_then(|text| text.parse().ok());
         let shards = shards.ok_or_else(foreign)?;
-        Ok(Some(Index { name: found, meta, shards }))
+        // Source: `IndexMetadata.VERIFIED_BEFORE_CLOSE_SETTING` of Elasticsearch, set while an index is closed.
+        let closed = body["settings"]["index.verified_before_close"] == "true";
+        let fault = shape::fault(body, &meta);
+        let aliases = body["aliases"].as_object().into_iter().flat_map(|aliases| aliases.keys().cloned()).collect();
+        Ok(Self { name, meta, shards, closed, aliases, fault })
     }
 
-    /// Creates an index unless there is one of this name; with an alias, where nothing is in its place yet.
+    /// The number that a name ends in; 0 where it has none.
+    pub(super) fn number(name: &str) -> u32 {
+        name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    }
+
+    /// The name of the index behind an alias that has this number.
+    pub(super) fn name(alias: &str, number: u32) -> String {
+        format!("{alias}-{number:06}")
+    }
+
+    /// Errors: `Misshapen`.
+    pub(super) fn check_shape(self) -> Result<Self, OpenError> {
+        match self.fault {
+            None => Ok(self),
+            Some(fault) => Err(OpenError::Misshapen { index: self.name, fault }),
+        }
+    }
+}
+
+/// The alias of one index alone. A write by it makes no new index where this one is gone, which a write by the index's
+/// own name does.
+pub(super) fn own_alias(index: &str) -> String {
+    format!("{index}-own")
+}
+
+impl Client {
+    /// The descriptions of the indices that a path names; of those that are not there, none.
+    /// Source: Elasticsearch Get index API.
+    pub(super) async fn describe(&self, names: &str, deadline: Deadline) -> Result<Map<String, Value>, OpenError> {
+        let path = format!("/{names}?flat_settings=true&ignore_unavailable=true&expand_wildcards=all");
+        let answer = self.send(&Request::new(Method::Get, path), deadline).await?;
+        done(&answer)?;
+        Ok(answer.read()?)
+    }
+
+    /// The index behind an alias or of a name, or `None`.
+    /// Errors: `Foreign` when it is not one of ours, `NewerSchema`.
+    pub(super) async fn index(&self, kind: Kind, name: &str, deadline: Deadline) -> Result<Option<Index>, OpenError> {
+        let mut indices = self.describe(name, deadline).await?.into_iter();
+        match (indices.next(), indices.next()) {
+            (None, _) => Ok(None),
+            (Some((found, body)), None) => Index::read(found, kind, &body).map(Some),
+            (Some((one, _)), Some((other, _))) => {
+                let indices = format!("{one}, {other}");
+                Err(OpenError::AliasOfSeveral { alias: name.to_owned(), indices })
+            }
+        }
+    }
+
+    /// Creates an index, which has its own alias alone, unless there is one of this name. The index as it is then.
+    /// Errors: `InTheWay`; `Misshapen`, and then what was made is away again.
     /// Source: Elasticsearch Create index API.
     pub(super) async fn create_index(
         &self,
         name: &str,
-        alias: Option<&str>,
         meta: &Meta,
         shards: usize,
         deadline: Deadline,
-    ) -> Result<(), OpenError> {
-        let mut body = json!({"settings": settings(meta.kind, shards), "mappings": mappings(meta)});
-        if let Some(alias) = alias {
-            body["aliases"] = json!({alias: {"is_write_index": true}});
-        }
+    ) -> Result<Index, OpenError> {
+        let own = json!({own_alias(name): {}});
+        let body = json!({"settings": settings(meta.kind, shards), "mappings": told(meta), "aliases": own});
         let request = Request::json(Method::Put, format!("/{name}"), &body).patient(deadline);
         let answer = self.send(&request, deadline).await?;
-        match answer.error_type().as_str() {
-            _ if answer.is_success() => Ok(()),
-            // Another gateway was quicker, or the answer to an earlier attempt was lost.
-            "resource_already_exists_exception" => Ok(()),
-            "invalid_alias_name_exception" | "invalid_index_name_exception" => {
-                Err(OpenError::Foreign(format!("there is an index in the place of {}", alias.unwrap_or(name))))
-            }
-            error => Err(OpenError::Refused(answer.status, error.to_owned())),
+        // Another gateway was quicker, or the answer to an earlier attempt was lost.
+        let is_there = answer.error_type() == "resource_already_exists_exception";
+        if !is_there {
+            done(&answer)?;
         }
+        let made = self.index(meta.kind, name, deadline).await;
+        let made = made.map_err(|error| match error {
+            OpenError::Foreign(_) => OpenError::InTheWay(name.to_owned()),
+            error => error,
+        });
+        let made = made?.ok_or_else(|| OpenError::Unavailable(format!("{name} was made, and is gone")))?;
+        if made.fault.is_some() && !is_there {
+            // No alias has named it, so nobody has used it.
+            self.send(&Request::new(Method::Delete, format!("/{name}")).patient(deadline), deadline).await?;
+        }
+        made.check_shape()
+    }
+
+    /// Has aliases name an index besides its own one, which is given to it again.
+    /// Source: Elasticsearch Aliases API. It refuses a second index for an alias that others write by.
+    pub(super) async fn name_index(&self, index: &str, alias: &str, deadline: Deadline) -> Result<(), OpenError> {
+        let actions = json!({"actions": [
+            {"add": {"index": index, "alias": own_alias(index)}},
+            {"add": {"index": index, "alias": alias, "is_write_index": true}},
+        ]});
+        let request = Request::json(Method::Post, "/_aliases".to_owned(), &actions).patient(deadline);
+        done(&self.send(&request, deadline).await?)
+    }
+
+    /// Has an index say this of itself. Source: Elasticsearch Update mapping API.
+    pub(super) async fn describe_index(&self, index: &str, meta: &Meta, deadline: Deadline) -> Result<(), OpenError> {
+        let body = json!({"_meta": {"doorward": meta}});
+        let request = Request::json(Method::Put, format!("/{index}/_mapping"), &body).patient(deadline);
+        done(&self.send(&request, deadline).await?)
     }
 
     /// Makes every write that returned visible to searches of an index.
@@ -158,16 +237,39 @@ impl Client {
     }
 }
 
-fn settings(kind: Kind, shards: usize) -> Value {
-    json!({
-        "number_of_shards": if kind == Kind::Users { shards } else { 1 },
-        "auto_expand_replicas": "0-1",
-        // Set, since an index without a value stops refreshing when nobody searches it.
-        "refresh_interval": "1s",
-    })
+/// Errors: `Refused`, with what Elasticsearch says.
+fn done(answer: &Answer) -> Result<(), OpenError> {
+    if answer.is_success() {
+        return Ok(());
+    }
+    let body: Value = answer.read()?;
+    let reason = body["error"]["reason"].as_str().unwrap_or("without a reason");
+    Err(OpenError::Refused(answer.status, format!("{}: {reason}", answer.error_type())))
 }
 
-fn mappings(meta: &Meta) -> Value {
+fn settings(kind: Kind, shards: usize) -> Value {
+    let mut settings = json!({
+        "index.number_of_shards": if kind == Kind::Users { shards } else { 1 },
+        "index.auto_expand_replicas": "0-1",
+        // Set, since an index without a value stops refreshing when nobody searches it.
+        "index.refresh_interval": "1s",
+    });
+    for (name, value) in shape::SETTLED {
+        settings[name] = json!(value);
+    }
+    settings
+}
+
+/// The mapping as it is told when an index is made: with what would else be a template's.
+fn told(meta: &Meta) -> Value {
+    let mut mappings = mappings(meta);
+    mappings["_routing"] = json!({"required": false});
+    mappings["_source"] = json!({"enabled": true});
+    mappings
+}
+
+/// The mapping of an index, as the cluster tells it.
+pub(super) fn mappings(meta: &Meta) -> Value {
     let kept = || json!({"type": "keyword", "index": false, "doc_values": false});
     let kept_number = || json!({"type": "long", "index": false, "doc_values": false});
     let keyword = || json!({"type": "keyword"});

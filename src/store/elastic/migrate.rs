@@ -1,27 +1,18 @@
-//! `doorward migrate`: makes the indices, or moves their documents to new ones while gateways go on serving.
+//! `doorward migrate`: makes the indices, puts back aliases, makes anew what is asked for and can be derived, and moves
+//! documents to indices of this program's schema.
 //!
-//! A new index is filled by reading the old one as a feed, pass after pass, until little is left. Then the old one takes
-//! no more writes (gateways hold theirs, and try again), the rest is copied, and the alias changes hands. Copies carry
-//! the number of their state as an external version, so that copying twice, or two migrations at once, end in the same:
-//! a newer state is never overwritten by an older one.
+//! Whatever it does, it reads the indices once more before it tells so.
 
 use std::time::Duration;
 
-use elasticsearch::http::Method;
-use serde_json::{Value, json};
-
-use super::bulk::Versioned;
-use super::checkpoint::Checkpoint;
-use super::client::{Client, Deadline, Request};
+use super::client::{Client, Deadline};
 use super::index::{Index, KINDS, Kind, Meta, Names};
-use super::{ElasticConfig, OpenError, SCHEMA, STEP, finding, query};
+use super::layout::{Layout, Standing, is_identified, make, new_data_set};
+use super::moving::Move;
+use super::rebuild::{Rebuild, rebuild};
+use super::{ElasticConfig, OpenError, SCHEMA, STEP};
 
-/// Documents copied at a time.
-const PAGE: usize = 1_000;
-/// When a pass has copied no more than so many documents, writes are held for the last one.
-const FEW: u64 = 2_000;
-
-/// What became of one kind of index.
+/// What became of one index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Migration {
     /// There was none; it was made.
@@ -34,6 +25,27 @@ pub enum Migration {
         /// Its name.
         index: String,
     },
+    /// Its alias was missing.
+    Named {
+        /// Its name.
+        index: String,
+        /// The alias.
+        alias: String,
+    },
+    /// It was of a version that gave indices no identity of their data set.
+    Identified {
+        /// Its name.
+        index: String,
+    },
+    /// It was missing, and is there again.
+    Rebuilt {
+        /// Its name.
+        index: String,
+        /// Of how many users it has the addresses; `None` where it has begun without anything.
+        users: Option<u64>,
+        /// Who has an address that another user has, too: the name of the one who owns it, and the other's.
+        twice: Vec<(String, String)>,
+    },
     /// Its documents are in a new one.
     Moved {
         /// The former one, which stays and takes no writes.
@@ -45,11 +57,38 @@ pub enum Migration {
     },
 }
 
+impl Migration {
+    /// The index that is there now.
+    fn index(&self) -> &str {
+        match self {
+            Self::Created { index }
+            | Self::UpToDate { index }
+            | Self::Named { index, .. }
+            | Self::Identified { index }
+            | Self::Rebuilt { index, .. }
+            | Self::Moved { to: index, .. } => index,
+        }
+    }
+}
+
 impl std::fmt::Display for Migration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Created { index } => write!(f, "{index}: created"),
             Self::UpToDate { index } => write!(f, "{index}: up to date"),
+            Self::Named { index, alias } => write!(f, "{index}: behind the alias {alias} again"),
+            Self::Identified { index } => write!(f, "{index}: has the identity of its data set now"),
+            Self::Rebuilt { index, users: None, .. } => write!(f, "{index}: made anew, empty"),
+            Self::Rebuilt { index, users: Some(users), twice } => {
+                write!(f, "{index}: made anew from {users} users with addresses")?;
+                for (owner, other) in twice {
+                    write!(
+                        f,
+                        "\n{owner} and {other} have the same address, which is {owner}'s now: give {other} another"
+                    )?;
+                }
+                Ok(())
+            }
             Self::Moved { from, to, held } => {
                 let held = held.as_millis();
                 write!(
@@ -61,176 +100,105 @@ impl std::fmt::Display for Migration {
     }
 }
 
-/// Brings all indices to this program's schema, and the users to the number of shards of the settings.
+/// Brings all indices to this program's schema, and the users to the number of shards of the settings. Of those that are
+/// missing, makes those `anew` that are named.
 ///
 /// `progress` is told a line now and then. May be interrupted at any time, and run again, also twice at once.
-pub async fn migrate(config: &ElasticConfig, progress: &(dyn Fn(String) + Sync)) -> Result<Vec<Migration>, OpenError> {
+pub async fn migrate(
+    config: &ElasticConfig,
+    anew: &[Rebuild],
+    progress: &(dyn Fn(String) + Sync),
+) -> Result<Vec<Migration>, OpenError> {
     let client = Client::new(config).map_err(OpenError::Setting)?;
     let names = Names::new(&config.prefix);
     let mut done = Vec::new();
+    let mut layout = Layout::read(&client, &names).await?;
+    let anew: Vec<Kind> = anew.iter().map(|of| of.kind()).collect();
+    if let Standing::ToBeMade = layout.standing()? {
+        let is_new = |kind: &Kind| layout.there(*kind).is_none();
+        let new: Vec<Kind> = KINDS.into_iter().filter(is_new).collect();
+        make(&client, &names, &layout, config.shards).await?;
+        layout = Layout::read(&client, &names).await?;
+        layout.standing()?;
+        for index in new.into_iter().filter_map(|kind| layout.there(kind)) {
+            done.push((index.meta.kind, Migration::Created { index: index.name.clone() }));
+        }
+    }
+    let missing = layout.missing();
+    if let Some(kind) = missing.iter().find(|kind| !anew.contains(kind)) {
+        return Err(layout.lost(*kind));
+    }
+    if let Some(index) = anew.iter().find_map(|kind| layout.there(*kind)) {
+        return Err(OpenError::StillThere(index.name.clone()));
+    }
+    complete(&client, &names, &layout, &mut done).await?;
+    let data_set = Layout::read(&client, &names).await?.data_set()?.map(str::to_owned);
+    if let Some(data_set) = data_set {
+        for kind in missing {
+            done.push((kind, rebuild(&client, &names, kind, &data_set, progress).await?));
+        }
+    }
+    let layout = Layout::read(&client, &names).await?;
+    layout.standing()?;
     for kind in KINDS {
-        let alias = names.alias(kind);
-        let Some(index) = client.index(kind, alias, Deadline::within(STEP)).await? else {
-            let meta = Meta { kind, schema: SCHEMA, formers: Vec::new() };
-            let name = Index::next_name(alias, None);
-            client.create_index(&name, Some(alias), &meta, config.shards, Deadline::within(STEP)).await?;
-            done.push(Migration::Created { index: name });
-            continue;
-        };
+        let index = layout.there(kind).ok_or_else(|| layout.lost(kind))?.clone();
         let shards = if kind == Kind::Users { config.shards } else { 1 };
-        if index.meta.schema == SCHEMA && index.shards == shards {
-            done.push(Migration::UpToDate { index: index.name });
-            continue;
+        if index.meta.schema != SCHEMA || index.shards != shards {
+            let alias = names.alias(kind);
+            done.push((kind, Move { client: &client, alias, from: index, shards, progress }.run().await?));
         }
-        done.push(Move { client: &client, alias, from: index, shards, progress }.run().await?);
     }
-    Ok(done)
+    told(&client, &names, done).await
 }
 
-/// The move of one index.
-struct Move<'a> {
-    client: &'a Client,
-    alias: &'a str,
-    from: Index,
-    shards: usize,
-    progress: &'a (dyn Fn(String) + Sync),
-}
-
-impl Move<'_> {
-    async fn run(&self) -> Result<Migration, OpenError> {
-        let Self { client, from, .. } = self;
-        let checkpoint = self.written().await?;
-        let formers = from.meta.formers.iter().cloned().chain([checkpoint.history.clone()]).collect();
-        let meta = Meta { kind: from.meta.kind, schema: SCHEMA, formers };
-        let to = self.target(&meta).await?;
-
-        let mut copied = vec![0; from.shards];
-        loop {
-            let before: u64 = copied.iter().sum();
-            self.copy(&meta, &to, &mut copied).await?;
-            if copied.iter().sum::<u64>() - before <= FEW {
-                break;
+/// Gives indices what they have lost or never had: the alias, the identity of their data set.
+async fn complete(
+    client: &Client,
+    names: &Names,
+    layout: &Layout,
+    done: &mut Vec<(Kind, Migration)>,
+) -> Result<(), OpenError> {
+    let data_set = layout.data_set()?.map_or_else(new_data_set, str::to_owned);
+    for kind in KINDS {
+        let (alias, unnamed) = (names.alias(kind), layout.unnamed(kind)?);
+        let Some(index) = layout.there(kind).or(unnamed) else { continue };
+        let name = index.name.clone();
+        if !is_identified(index) {
+            let meta = Meta { data_set: Some(data_set.clone()), ..index.meta.clone() };
+            client.describe_index(&name, &meta, Deadline::within(STEP)).await?;
+            if index.meta.data_set.is_none() {
+                done.push((kind, Migration::Identified { index: name.clone() }));
             }
         }
-        let began = tokio::time::Instant::now();
-        client.hold(&from.name).await?;
-        // Held they stay, whatever happens: another migration may be relying on it.
-        self.finish(&meta, &to, &mut copied).await.map_err(|error| OpenError::Unfinished(Box::new(error)))?;
-        Ok(Migration::Moved { from: from.name.clone(), to, held: began.elapsed() })
-    }
-
-    /// The new index: made here, or by another migration of the same.
-    async fn target(&self, meta: &Meta) -> Result<String, OpenError> {
-        let name = Index::next_name(self.alias, Some(&self.from));
-        self.client.create_index(&name, None, meta, self.shards, Deadline::within(STEP)).await?;
-        let there = self.client.index(meta.kind, &name, Deadline::within(STEP)).await?;
-        match there {
-            Some(index) if index.meta == *meta && index.shards == self.shards => Ok(name),
-            _ => Err(OpenError::InTheWay(name)),
+        if unnamed.is_some() || !is_identified(index) {
+            client.name_index(&name, alias, Deadline::within(STEP)).await?;
+        }
+        if unnamed.is_some() {
+            done.push((kind, Migration::Named { index: name, alias: alias.to_owned() }));
         }
     }
-
-    /// Copies what is left while nothing is written, and gives the alias to the new index.
-    async fn finish(&self, meta: &Meta, to: &str, copied: &mut [u64]) -> Result<(), OpenError> {
-        while self.written().await?.newest != *copied {
-            self.copy(meta, to, copied).await?;
-        }
-        self.client.refresh(to, Deadline::within(STEP)).await?;
-        self.client.refresh(&self.from.name, Deadline::within(STEP)).await?;
-        let count = async |index| self.client.count(index, &query::all(), Deadline::within(STEP)).await;
-        let (old, new) = (count(&self.from.name).await?, count(to).await?);
-        // Reservations may be given up between two passes, and stay in the copy until somebody wants the address.
-        let differ = new < old || (meta.kind == Kind::Users && new != old);
-        // Once another migration was quicker, gateways write to the copy.
-        if differ && !self.is_in_place(meta.kind, to).await? {
-            return Err(OpenError::Unavailable(format!("{to} has {new} documents instead of {old}; run it again")));
-        }
-        let actions = json!({"actions": [
-            {"remove": {"index": self.from.name, "alias": self.alias, "must_exist": true}},
-            {"add": {"index": to, "alias": self.alias, "is_write_index": true}},
-        ]});
-        let request = Request::json(Method::Post, "/_aliases".to_owned(), &actions);
-        let answer = self.client.send(&request, Deadline::within(STEP)).await?;
-        // Another migration may have been quicker, or an earlier attempt may have done it.
-        match self.is_in_place(meta.kind, to).await? {
-            true => Ok(()),
-            false => Err(OpenError::Refused(answer.status, answer.error_type())),
-        }
-    }
-
-    /// Whether the alias leads to this index.
-    async fn is_in_place(&self, kind: Kind, index: &str) -> Result<bool, OpenError> {
-        let behind = self.client.index(kind, self.alias, Deadline::within(STEP)).await?;
-        Ok(behind.is_some_and(|behind| behind.name == index))
-    }
-
-    async fn written(&self) -> Result<Checkpoint, OpenError> {
-        let checkpoint = self.client.checkpoint(&self.from.name, Deadline::within(STEP)).await?;
-        if checkpoint.written.len() != self.from.shards {
-            return Err(OpenError::Unavailable(format!("a shard of {} has no primary", self.from.name)));
-        }
-        Ok(checkpoint)
-    }
-
-    /// Copies what was written since `copied`, and moves that on.
-    async fn copy(&self, meta: &Meta, to: &str, copied: &mut [u64]) -> Result<(), OpenError> {
-        let written = self.written().await?.written;
-        self.client.refresh(&self.from.name, Deadline::within(STEP)).await?;
-        for (shard, until) in written.iter().enumerate() {
-            while copied[shard] < *until {
-                let documents = self.page(shard, copied[shard], *until).await?;
-                let last = documents.last().filter(|_| documents.len() == PAGE).map(|document| document.version);
-                let documents: Vec<Versioned> =
-                    documents.into_iter().map(|document| moved(meta, document, shard)).collect();
-                self.client.bulk(to, &documents).await?;
-                copied[shard] = last.unwrap_or(*until);
-                let (done, all): (u64, u64) = (copied.iter().sum(), written.iter().sum());
-                (self.progress)(format!("{to}: {done} of {all} writes copied"));
-            }
-        }
-        Ok(())
-    }
-
-    async fn page(&self, shard: usize, from: u64, until: u64) -> Result<Vec<Versioned>, OpenError> {
-        let search = json!({
-            "query": {"range": {"_seq_no": {"gte": from, "lt": until}}},
-            "sort": [{"_seq_no": "asc"}],
-            "size": PAGE,
-            "track_total_hits": false,
-        });
-        let found = self.client.find(&self.from.name, Some(shard), &search, Deadline::within(STEP)).await?;
-        let numbered = |hit: finding::Hit<Value>| {
-            let seq_no = hit.sort.first().and_then(Value::as_u64);
-            let number = seq_no.ok_or_else(|| OpenError::Unavailable("a document has no number".to_owned()))? + 1;
-            Ok(Versioned { id: hit.id, version: number, source: hit.source })
-        };
-        found.hits.into_iter().map(numbered).collect()
-    }
+    Ok(())
 }
 
-/// A document as it goes to the new index. A user keeps the place that they had in the former one.
-///
-/// Its version is the number of its state.
-fn moved(meta: &Meta, mut document: Versioned, shard: usize) -> Versioned {
-    if meta.kind == Kind::Users {
-        let Versioned { version, source, .. } = &mut document;
-        let generation = format!("g{}", meta.formers.len() - 1);
-        source["former"][generation] = json!({"shard": shard, "number": version, "prev": source["prev_seq"]});
-        source["prev_seq"] = Value::Null;
-    }
-    document
-}
-
-impl Client {
-    /// Makes an index refuse writes. Those under way are finished when it returns.
-    /// Source: Elasticsearch Add index block API.
-    async fn hold(&self, index: &str) -> Result<(), OpenError> {
-        let deadline = Deadline::within(STEP);
-        let request = Request::new(Method::Put, format!("/{index}/_block/write")).patient(deadline);
-        let answer = self.send(&request, deadline).await?;
-        match answer.is_success() {
-            true => Ok(()),
-            false => Err(OpenError::Refused(answer.status, answer.error_type())),
+/// What was done, in the order of the kinds, after the indices were read once more.
+async fn told(client: &Client, names: &Names, done: Vec<(Kind, Migration)>) -> Result<Vec<Migration>, OpenError> {
+    let layout = Layout::read(client, names).await?;
+    let mut told = Vec::new();
+    for kind in KINDS {
+        let index: &Index = layout.there(kind).ok_or_else(|| layout.lost(kind))?;
+        let of_kind: Vec<Migration> =
+            done.iter().filter(|(of, _)| *of == kind).map(|(_, migration)| migration.clone()).collect();
+        if let Some(last) = of_kind.last()
+            && last.index() != index.name
+        {
+            let (alias, index) = (names.alias(kind), &index.name);
+            return Err(OpenError::Unavailable(format!("{alias} names {index} instead of {}", last.index())));
+        }
+        match of_kind.is_empty() {
+            true => told.push(Migration::UpToDate { index: index.name.clone() }),
+            false => told.extend(of_kind),
         }
     }
+    layout.usable()?;
+    Ok(told)
 }

@@ -18,15 +18,18 @@ use uuid::Uuid;
 
 use self::changes::Watch;
 use self::checkpoint::Checkpoint;
-use self::client::{Answer, Client, Deadline, Failure, Kind, Request};
+use self::client::{Client, Deadline};
 use self::document::UserDocument;
 use self::documents::Found;
+pub use self::error::OpenError;
 use self::freshness::{Freshness, Shown};
-use self::index::{Index, KINDS, Meta, Names};
+use self::index::{Index, Names};
 pub use self::migrate::{Migration, migrate};
+use self::ready::Holds;
+pub use self::rebuild::Rebuild;
 use super::{
-    Changes, ListQuery, Page, PasswordChange, PasswordHash, Position, SearchPage, SearchQuery, Store, StoreError,
-    Written,
+    Changes, Failing, ListQuery, Page, PasswordChange, PasswordHash, Position, SearchPage, SearchQuery, Store,
+    StoreError, Written,
 };
 use crate::users::filter::Filter;
 use crate::users::{Email, Session, User, Username};
@@ -39,14 +42,20 @@ mod client;
 mod document;
 mod documents;
 mod emails;
+mod error;
 mod finding;
 mod former;
 mod freshness;
 mod index;
+mod layout;
 mod list;
 mod migrate;
+mod moving;
 mod query;
+mod ready;
+mod rebuild;
 mod sessions;
+mod shape;
 mod users;
 
 /// The version of mappings and documents that this program writes.
@@ -99,68 +108,6 @@ pub enum ElasticCredentials {
     },
 }
 
-/// Why a cluster cannot be used: one line, without secrets.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A setting.
-    #[error("{0}")]
-    Setting(String),
-    /// It does not answer, or cannot do what it must. Passes, perhaps.
-    #[error("ES_URL: {0}")]
-    Unavailable(String),
-    /// Our credentials are refused.
-    #[error("ES_URL: {0}; see DOORWARD_ES_API_KEY, or DOORWARD_ES_USERNAME and DOORWARD_ES_PASSWORD")]
-    Unauthorised(String),
-    /// It is not Elasticsearch, or not by this protocol.
-    #[error("ES_URL: {0}")]
-    NotElasticsearch(String),
-    /// It refuses what is asked of it, with this status and type of error.
-    #[error("ES_URL: Elasticsearch answered {0} {1}")]
-    Refused(u16, String),
-    /// Something else is in the place of our indices.
-    #[error("{0}; set another DOORWARD_INDEX_PREFIX")]
-    Foreign(String),
-    /// An index is where a new one should be made.
-    #[error("the index {0} is in the way of a new one: delete it if it is left from a migration that was given up")]
-    InTheWay(String),
-    /// Writes are held, and what is left to do failed.
-    #[error("{0}; writes are held until `doorward migrate` is run again and finishes")]
-    Unfinished(Box<OpenError>),
-    /// Some of our indices are there, but not all.
-    #[error("the index {0} is missing although there are users: restore it from a snapshot")]
-    Incomplete(String),
-    /// A newer program has written the indices.
-    #[error(
-        "the indices have schema version {found}, but this program knows only up to {SCHEMA}: use the newer program"
-    )]
-    NewerSchema {
-        /// Theirs.
-        found: u32,
-    },
-    /// An older program has written the indices.
-    #[error("the indices have schema version {found}, and this program needs {SCHEMA}: run `doorward migrate`")]
-    OlderSchema {
-        /// Theirs.
-        found: u32,
-    },
-}
-
-impl From<Failure> for OpenError {
-    fn from(failure: Failure) -> Self {
-        match failure.kind {
-            Kind::Unauthorised => Self::Unauthorised(failure.text),
-            Kind::Foreign | Kind::Tls => Self::NotElasticsearch(failure.text),
-            _ => Self::Unavailable(failure.text),
-        }
-    }
-}
-
-impl From<StoreError> for OpenError {
-    fn from(error: StoreError) -> Self {
-        Self::Unavailable(error.to_string())
-    }
-}
-
 /// The store in an Elasticsearch cluster.
 pub struct ElasticStore {
     /// For calls.
@@ -181,6 +128,8 @@ pub struct ElasticStore {
     sessions_seen: Mutex<Option<Checkpoint>>,
     /// What the sessions have written, and when the tail has looked.
     sessions_looked: watch::Sender<Option<(Instant, Checkpoint)>>,
+    /// Since when writes are held, as far as checks have seen.
+    holds: Holds,
 }
 
 impl ElasticStore {
@@ -190,7 +139,7 @@ impl ElasticStore {
         let names = Names::new(&config.prefix);
         let patience = Deadline::within(config.start_patience);
         let users = loop {
-            match open_indices(&client, &names, config.shards).await {
+            match layout::open(&client, &names, config.shards).await {
                 Ok(users) => break users,
                 Err(OpenError::Unavailable(cause)) if patience.left() > START_PAUSE => {
                     tracing::warn!(cause, "waiting for Elasticsearch");
@@ -211,6 +160,7 @@ impl ElasticStore {
             watch: Mutex::default(),
             sessions_seen: Mutex::default(),
             sessions_looked: watch::Sender::default(),
+            holds: Holds::default(),
         })
     }
 
@@ -226,42 +176,6 @@ impl ElasticStore {
         *self.users.write().unwrap_or_else(PoisonError::into_inner) = index.clone();
         Ok(index)
     }
-
-    /// Whether documents can be written: a condition that never holds is refused only by an index that takes writes.
-    async fn check_writable(&self, deadline: Deadline) -> Result<(), StoreError> {
-        let path = format!("/{}/_doc/probe?if_seq_no={}&if_primary_term=1&timeout=1s", self.names.users, i64::MAX);
-        let request = Request::json(elasticsearch::http::Method::Put, path, &serde_json::json!({}));
-        match self.client.send(&request, deadline).await {
-            Ok(Answer { status: 409, .. }) | Err(Failure { kind: Kind::Held, .. }) => Ok(()),
-            Ok(answer) => Err(answer.unexpected().into()),
-            Err(failure) => Err(failure.into()),
-        }
-    }
-}
-
-/// The users index, after all indices are there.
-async fn open_indices(client: &Client, names: &Names, shards: usize) -> Result<Index, OpenError> {
-    let deadline = Deadline::within(STEP);
-    let is_new = client.index(index::Kind::Users, &names.users, deadline).await?.is_none();
-    for kind in KINDS {
-        let alias = names.alias(kind);
-        match client.index(kind, alias, deadline).await? {
-            Some(index) if index.meta.schema < SCHEMA => {
-                return Err(OpenError::OlderSchema { found: index.meta.schema });
-            }
-            Some(_) => {}
-            // Where sessions are lost, everybody logs in again.
-            None if is_new || kind == index::Kind::Sessions => {
-                let meta = Meta { kind, schema: SCHEMA, formers: Vec::new() };
-                client.create_index(&Index::next_name(alias, None), Some(alias), &meta, shards, deadline).await?;
-            }
-            None => return Err(OpenError::Incomplete(alias.to_owned())),
-        }
-    }
-    let users = client.index(index::Kind::Users, &names.users, deadline).await?;
-    // An index that another gateway is making is there before its shards are.
-    client.checkpoint(&names.users, Deadline::within(OPERATION)).await?;
-    users.ok_or_else(|| OpenError::Incomplete(names.users.clone()))
 }
 
 #[async_trait]
@@ -362,10 +276,8 @@ impl Store for ElasticStore {
         self.wait_for_ended_sessions().await;
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
-        let deadline = Deadline::within(OPERATION);
-        self.written(&self.client, deadline).await?;
-        self.check_writable(deadline).await
+    async fn check(&self) -> Vec<Failing> {
+        self.failing(Deadline::within(OPERATION)).await
     }
 
     async fn close(&self) {}

@@ -16,8 +16,8 @@ use self::vocabulary::Vocabulary;
 use self::watcher::Watcher;
 use self::writer::{Write, Writer};
 use super::{
-    Changes, ListQuery, Page, PasswordChange, PasswordHash, Position, SCANS_PER_USER, SearchPage, SearchQuery, Store,
-    StoreError, Written,
+    Changes, Failing, ListQuery, Page, PasswordChange, PasswordHash, Position, SCANS_PER_USER, SearchPage, SearchQuery,
+    Store, StoreError, Written,
 };
 use crate::users::filter::Filter;
 use crate::users::{Email, Session, User, Username};
@@ -226,9 +226,12 @@ impl Store for SqliteStore {
         std::future::pending().await
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
-        self.look_up(|connection| users::last_seq(connection).map(|_| ())).await?;
-        self.writer.write(Write::Probe).await.map(|_| ())
+    async fn check(&self) -> Vec<Failing> {
+        let checked = async {
+            self.look_up(|connection| users::last_seq(connection).map(|_| ())).await?;
+            self.writer.write(Write::Probe).await.map(|_| ())
+        };
+        checked.await.err().map(|cause| Failing { part: "store", cause }).into_iter().collect()
     }
 
     async fn close(&self) {

@@ -364,7 +364,7 @@ async fn r04_r14_subscribers_miss_nothing_while_the_users_move_to_other_shards()
     let moves = async {
         for shards in [3, 2, 1].into_iter().cycle().take(count(2, 12)) {
             under_load_for_a_while().await;
-            migrate(&ElasticConfig { shards, ..config.clone() }, &|_| {}).await.unwrap();
+            migrate(&ElasticConfig { shards, ..config.clone() }, &[], &|_| {}).await.unwrap();
         }
         under_load_for_a_while().await;
         gateways

@@ -34,6 +34,11 @@ impl Home {
         if on_elasticsearch() { Self::elastic(Indices::new()) } else { Self::embedded() }
     }
 
+    /// The indices, without what else belongs to this home.
+    pub fn into_indices(self) -> Indices {
+        self.indices.expect("the users are in Elasticsearch")
+    }
+
     /// Whether the users are in Elasticsearch.
     pub fn is_elastic(&self) -> bool {
         self.indices.is_some()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use doorward::store::elastic::{ElasticConfig, Url};
+use serde_json::Value;
 
 use super::elastic::elastic_url;
 
@@ -44,6 +45,29 @@ impl Indices {
             request_timeout: Duration::from_secs(2),
             start_patience: Duration::from_secs(30),
         }
+    }
+
+    /// What the server answers to a request that is not a gateway's, which it must do.
+    pub async fn ask(&self, method: &str, path: &str, body: Value) -> Value {
+        let request = reqwest::Client::new().request(method.parse().expect("a method"), format!("{}/{path}", self.url));
+        let request = if body.is_null() { request } else { request.json(&body) };
+        let answer = request.send().await.expect("the server answers");
+        let (status, text) = (answer.status(), answer.text().await.expect("text"));
+        assert!(status.is_success(), "{method} {path}: {status} {text}");
+        serde_json::from_str(&text).expect("it answers in JSON")
+    }
+
+    /// The name of one of them, such as `users`, as the first gateway makes it.
+    pub fn first(&self, kind: &str) -> String {
+        format!("{}-{kind}-000001", self.prefix)
+    }
+
+    /// The names of all that there are, in order.
+    pub async fn names(&self) -> Vec<String> {
+        let all = format!("_cat/indices/{}-*?h=index&s=index&format=json&expand_wildcards=all", self.prefix);
+        let all = self.ask("GET", &all, Value::Null).await;
+        let name = |index: &Value| index["index"].as_str().expect("an index has a name").to_owned();
+        all.as_array().expect("a list").iter().map(name).collect()
     }
 
     /// Makes everything that is written to one of them, such as `users`, visible to searches.

@@ -20,7 +20,7 @@ type Known = BTreeMap<String, User>;
 
 async fn move_to(config: &ElasticConfig, shards: usize) -> Vec<Migration> {
     let config = ElasticConfig { shards, ..config.clone() };
-    migrate(&config, &|_| {}).await.unwrap()
+    migrate(&config, &[], &|_| {}).await.unwrap()
 }
 
 /// Whoever has changed behind a position, read in small pages, and the position then.
@@ -137,7 +137,7 @@ async fn r14_a_slower_migration_of_two_agrees_though_the_copy_is_written_to_alre
             copied.notify_one();
             tokio::task::block_in_place(|| is_overtaken.lock().unwrap().recv().unwrap_err());
         };
-        async move { migrate(&target, &progress).await }
+        async move { migrate(&target, &[], &progress).await }
     });
     copied.notified().await;
     move_to(&target, 2).await;
@@ -167,13 +167,13 @@ async fn r14_a_migration_that_ends_half_way_is_finished_by_the_next() {
         };
         let target = ElasticConfig { shards, ..config.clone() };
         tokio::select! {
-            done = migrate(&target, &progress) => drop(done.unwrap()),
+            done = migrate(&target, &[], &progress) => drop(done.unwrap()),
             () = async {
                 stopped.notified().await;
                 tokio::time::sleep(std::time::Duration::from_millis(rand::random_range(0..300))).await;
             } => {}
         }
-        migrate(&target, &|_| {}).await.unwrap();
+        migrate(&target, &[], &|_| {}).await.unwrap();
         let changed = next(&store.user_get(&name("user7")).await.unwrap().unwrap(), |user| user.bio.push('x'));
         store.user_replace(changed, PasswordChange::Keep).await.unwrap();
         assert_eq!(store.position().await.unwrap().numbers.len(), shards);
@@ -204,14 +204,14 @@ async fn r14_a_newer_schema_is_refused_and_an_older_one_is_migrated_by_command()
     set_schema(&indices, 99).await;
     let refusal = ElasticStore::open(&config).await.err().unwrap();
     assert!(matches!(refusal, OpenError::NewerSchema { found: 99 }), "{refusal}");
-    let refusal = migrate(&config, &|_| {}).await.unwrap_err();
+    let refusal = migrate(&config, &[], &|_| {}).await.unwrap_err();
     assert!(matches!(refusal, OpenError::NewerSchema { found: 99 }), "{refusal}");
 
     set_schema(&indices, 0).await;
     let refusal = ElasticStore::open(&config).await.err().unwrap();
     assert!(matches!(refusal, OpenError::OlderSchema { found: 0 }), "{refusal}");
     assert!(refusal.to_string().contains("doorward migrate"), "{refusal}");
-    migrate(&config, &|_| {}).await.unwrap();
+    migrate(&config, &[], &|_| {}).await.unwrap();
     let store = ElasticStore::open(&config).await.unwrap();
     assert!(store.user_get(&name("alice")).await.unwrap().is_some());
 }
