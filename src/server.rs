@@ -10,6 +10,7 @@ mod metrics;
 pub mod origin;
 pub mod proxies;
 mod rest;
+mod starting;
 mod stream;
 mod upgrade;
 
@@ -51,6 +52,7 @@ use crate::store::elastic::ElasticStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use origin::Judged;
+use starting::Starting;
 use stream::{Patience, Progress, Stream};
 
 /// How long to wait before accepting again when the system refuses, e.g. out of descriptors.
@@ -133,6 +135,9 @@ impl Server {
         if metrics.is_some() {
             crate::metrics::recorder();
         }
+        // Asked whether it lives, it answers while it waits for its store.
+        let starting = Starting::on(listener, &config.timeouts);
+        let metrics = metrics.map(|(listener, address)| (Starting::on(listener, &config.timeouts), address));
         let (store, home) = open_store(&config, data_dir.as_ref()).await?;
         let stopping = CancellationToken::new();
         let feed = Arc::new(Feed::new(store.clone(), store.position().await?, stopping.clone()));
@@ -176,11 +181,14 @@ impl Server {
             tasks: TaskTracker::new(),
             stopping,
         });
-        let accepting = tokio::spawn(accept(listener, app.clone()));
-        let metrics = metrics.map(|(listener, address)| {
-            app.tasks.spawn(metrics::serve(listener, app.clone()));
-            address
-        });
+        let accepting = tokio::spawn(accept(starting.end().await, app.clone()));
+        let metrics = match metrics {
+            None => None,
+            Some((starting, address)) => {
+                app.tasks.spawn(metrics::serve(starting.end().await, app.clone()));
+                Some(address)
+            }
+        };
         Ok(Self { app, address, metrics, home, accepting, following, _lock: lock })
     }
 

@@ -12,6 +12,7 @@ mod ready;
 mod refreshes;
 mod scans;
 mod start;
+mod starting;
 mod templates;
 mod told;
 
