@@ -17,6 +17,7 @@ test: build
 		cargo test --workspace --locked --test it feed::recorded:: -- --test-threads 1
 	cargo test --workspace --locked --test it cluster:: -- --test-threads 1
 	tests/clients/run
+	tests/proxies/run
 	tests/conformance/run
 
 # The same with every loop at the full count that its requirement names, and at its load and within its time: on two cores
