@@ -65,6 +65,16 @@ pub struct Failing {
     pub cause: StoreError,
 }
 
+impl StoreError {
+    /// The same after a write that was made: that nothing was changed would not be true.
+    pub fn after_a_write(self) -> Self {
+        match self {
+            Self::OutcomeUnknown(_) => self,
+            other => Self::OutcomeUnknown(format!("what belongs to a write is not done: {other}")),
+        }
+    }
+}
+
 /// A field whose values are unique among all users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unique {
@@ -361,6 +371,13 @@ pub trait Store: Send + Sync + 'static {
         new: PasswordHash,
     ) -> Result<(), StoreError>;
 
+    /// Clears away what states that an erased user had may have left, so that nothing of them remains. A home whose
+    /// transactions leave nothing has nothing to do.
+    async fn user_clear_away(&self, username: &Username) -> Result<(), StoreError> {
+        let _ = username;
+        Ok(())
+    }
+
     /// One page of users. Errors: `BadPageKey`.
     async fn user_list(&self, query: ListQuery) -> Result<Page, StoreError>;
 
@@ -390,12 +407,22 @@ pub trait Store: Send + Sync + 'static {
     /// half a second.
     async fn changed_elsewhere(&self);
 
-    /// Keeps a new session (its `rev` is 1), and clears away those of the same user that expired long ago: before
-    /// [`Session::clears_before`].
+    /// Keeps a new session (its `rev` is 1).
     async fn session_create(&self, session: Session) -> Result<(), StoreError>;
+
+    /// Makes room for a session that was just kept: clears away those of the same user that expired long ago, before
+    /// [`Session::clears_before`], and gives those that are too many. These are, of the others that have not ended, all but
+    /// the `max - 1` that expire last. Some may be left out of both until another time: those that began in the last
+    /// second or so, and some of very many.
+    async fn sessions_make_room(&self, session: &Session, max: usize) -> Result<Vec<Session>, StoreError>;
 
     /// One session, ended or not; `None` when there is none of this id any more.
     async fn session_get(&self, id: Uuid) -> Result<Option<Session>, StoreError>;
+
+    /// The same for who is about to replace it: what the replacement needs to know is read by the way.
+    async fn session_get_to_replace(&self, id: Uuid) -> Result<Option<Session>, StoreError> {
+        self.session_get(id).await
+    }
 
     /// Replaces the state at `session.rev - 1` by `session`.
     ///

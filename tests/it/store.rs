@@ -51,7 +51,8 @@ macro_rules! test_contract {
             sessions::a_state_of_a_session_must_follow_the_stored_one,
             sessions::s13_of_refreshes_at_once_one_wins,
             sessions::the_open_sessions_of_a_user_are_listed_oldest_first,
-            sessions::sessions_that_expired_long_ago_are_cleared_away_at_a_login,
+            sessions::sessions_that_expired_long_ago_are_cleared_away_for_a_new_one,
+            sessions::sessions_are_too_many_beside_a_new_one_that_would_expire_first,
         }
     };
     ($open:path: $($module:ident::$test:ident,)*) => {

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::client::{Answer, Client, Deadline, Effect, Failure, Kind, Request};
+use super::finding::Hit;
 use super::index::own_alias;
 use crate::store::StoreError;
 use crate::users::{Email, Username};
@@ -45,6 +46,11 @@ impl DocId {
     /// The id of a session.
     pub(super) fn of_session(id: Uuid) -> Self {
         Self(id.to_string())
+    }
+
+    /// The id of a document that was found.
+    pub(super) fn of_hit<T>(hit: &Hit<T>) -> Self {
+        Self(hit.id.clone())
     }
 
     /// A document of which there is one.

@@ -9,7 +9,9 @@
 
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::ElasticStore;
 use super::client::Deadline;
@@ -21,6 +23,9 @@ use crate::users::{Email, Username};
 
 /// How long a reservation waits for its user: several times as long as any operation lasts.
 const PENDING_LIFE: Duration = Duration::from_secs(30);
+
+/// How many reservations of an erased user are looked at in one go. There is one at most, but for what failures have left.
+const RESERVATIONS_AT_ONCE: usize = 100;
 
 /// Who has an address, or is about to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -173,5 +178,28 @@ impl ElasticStore {
             self.client.delete(&DocId::of_email(email), &found.place, deadline).await;
         }
         Ok(())
+    }
+
+    /// Deletes the reservations of a user who is erased, also those that a crash or a failure has left.
+    pub(super) async fn clear_away_reservations(&self, user: &Username, deadline: Deadline) -> Result<(), StoreError> {
+        let search = json!({"query": {"term": {"user": user.key()}}, "size": RESERVATIONS_AT_ONCE});
+        loop {
+            self.client.refresh(&self.names.emails, deadline).await?;
+            let left = self.client.find::<IgnoredAny>(&self.names.emails, None, &search, deadline).await?.hits;
+            if left.is_empty() {
+                return Ok(());
+            }
+            // Until a search has shown that all are gone: of a deletion it is not told what became of it.
+            for hit in left {
+                let id = DocId::of_hit(&hit);
+                let found = self.client.get::<Reservation>(&self.names.emails, &id, deadline).await?;
+                if let Some(found) = found.filter(|found| found.document.user == user.key()) {
+                    self.client.delete(&id, &found.place, deadline).await;
+                }
+            }
+            if !deadline.pause(super::HOLD).await {
+                return Err(StoreError::Timeout);
+            }
+        }
     }
 }

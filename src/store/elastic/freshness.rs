@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{MutexGuard, PoisonError};
 
 use tokio::sync::Mutex;
+use tokio::time::{Duration, Instant};
 
 use super::changes::Written;
+use super::checkpoint::Checkpoint;
 use super::client::{Client, Deadline};
 use crate::store::{Position, StoreError};
 
@@ -99,6 +101,60 @@ impl Shown {
 
     fn wanted(&self) -> MutexGuard<'_, Reach> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long searches of an index that anybody may ask for go without another refresh.
+const PACE: Duration = Duration::from_millis(100);
+
+/// Searches that anybody may ask for, as often as they like, and that must show every write that has returned, whoever made
+/// it. The index is refreshed only where something was written since it was last, once for all who wait, and at a pace.
+#[derive(Debug, Default)]
+pub(super) struct Paced {
+    /// Counts those who have asked.
+    asked: AtomicU64,
+    /// Held by who refreshes.
+    shown: Mutex<Refreshed>,
+}
+
+/// What the last refresh has shown.
+#[derive(Debug, Default)]
+struct Refreshed {
+    /// Those who had asked before it began.
+    asked: u64,
+    /// What was final then.
+    reach: Reach,
+    at: Option<Instant>,
+}
+
+impl Paced {
+    /// Makes searches show every write that had returned before `written` was read.
+    pub(super) async fn catch_up(
+        &self,
+        client: &Client,
+        written: &Checkpoint,
+        deadline: Deadline,
+    ) -> Result<(), StoreError> {
+        let of = |numbers: &[u64]| {
+            let numbers = numbers.to_vec();
+            Position { history: written.history.clone(), numbers, former: None }
+        };
+        let asked = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let turn = tokio::time::timeout(deadline.left(), self.shown.lock());
+        let mut shown = turn.await.map_err(|_| StoreError::Timeout)?;
+        // A write that is not final may have returned: by the numbers alone nothing is known of it.
+        if shown.asked >= asked || shown.reach.includes(&of(&written.newest)) {
+            return Ok(());
+        }
+        if let Some(at) = shown.at {
+            tokio::time::sleep_until(at + PACE).await;
+        }
+        let asked = self.asked.load(Ordering::Acquire);
+        client.refresh(&written.index, deadline).await?;
+        // In another index since, perhaps.
+        shown.reach.include(&of(&written.written));
+        (shown.asked, shown.at) = (asked, Some(Instant::now()));
+        Ok(())
     }
 }
 

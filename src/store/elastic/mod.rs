@@ -22,11 +22,12 @@ use self::client::{Client, Deadline};
 use self::document::UserDocument;
 use self::documents::Found;
 pub use self::error::OpenError;
-use self::freshness::{Freshness, Shown};
+use self::freshness::{Freshness, Paced, Shown};
 use self::index::{Index, Names};
 pub use self::migrate::{Migration, migrate};
 use self::ready::Holds;
 pub use self::rebuild::Rebuild;
+use self::sessions::SessionDocument;
 use super::{
     Changes, Failing, ListQuery, Page, PasswordChange, PasswordHash, Position, SearchPage, SearchQuery, Store,
     StoreError, Written,
@@ -118,6 +119,9 @@ pub struct ElasticStore {
     freshness: Freshness,
     /// Users as they were read to be replaced, by the key of the name.
     to_replace: Cache<String, Arc<Found<UserDocument>>>,
+    /// Sessions as they were read to be replaced.
+    sessions_to_replace: Cache<Uuid, Arc<Found<SessionDocument>>>,
+    sessions_shown: Paced,
     /// For the feed.
     shown: Shown,
     /// The users index as it was last seen behind its alias.
@@ -156,6 +160,8 @@ impl ElasticStore {
             freshness: Freshness::new(),
             shown: Shown::default(),
             to_replace: Cache::new(TO_REPLACE),
+            sessions_to_replace: Cache::new(TO_REPLACE),
+            sessions_shown: Paced::default(),
             users,
             watch: Mutex::default(),
             sessions_seen: Mutex::default(),
@@ -217,6 +223,10 @@ impl Store for ElasticStore {
         self.upgrade_password(username, &old, &new, Deadline::within(OPERATION)).await
     }
 
+    async fn user_clear_away(&self, username: &Username) -> Result<(), StoreError> {
+        self.clear_away_reservations(username, Deadline::within(OPERATION)).await
+    }
+
     async fn user_list(&self, query: ListQuery) -> Result<Page, StoreError> {
         self.list(&query, Deadline::within(OPERATION)).await
     }
@@ -254,6 +264,14 @@ impl Store for ElasticStore {
 
     async fn session_create(&self, session: Session) -> Result<(), StoreError> {
         self.create_session(&session, Deadline::within(OPERATION)).await
+    }
+
+    async fn sessions_make_room(&self, session: &Session, max: usize) -> Result<Vec<Session>, StoreError> {
+        self.make_room(session, max, Deadline::within(OPERATION)).await
+    }
+
+    async fn session_get_to_replace(&self, id: Uuid) -> Result<Option<Session>, StoreError> {
+        self.session_to_replace(id, Deadline::within(OPERATION)).await
     }
 
     async fn session_get(&self, id: Uuid) -> Result<Option<Session>, StoreError> {

@@ -5,8 +5,10 @@
 //! of it instead, by a number that every end makes greater, and spare this second tail; but then each logout would be a
 //! change of the user, written where profiles are and sent to everyone who follows the feed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -25,15 +27,12 @@ const PAGE: usize = 10_000;
 /// When the tail has looked at the sessions not longer ago, nobody else needs to.
 const LOOKED_LATELY: Duration = Duration::from_millis(500);
 
-/// How many expired sessions a login deletes at most.
-const CLEARED_AT_ONCE: usize = 20;
-
-/// How long a login waits for that at most.
-const CLEARING: Duration = Duration::from_millis(500);
+/// How many sessions a login deletes at most, and how many are too many at once.
+const ROOM_AT_ONCE: usize = 20;
 
 /// One session. Times are milliseconds since 1970.
 #[derive(Debug, Serialize, Deserialize)]
-struct SessionDocument {
+pub(super) struct SessionDocument {
     user_key: String,
     ended: bool,
     created_at: i64,
@@ -70,9 +69,7 @@ impl SessionDocument {
 impl ElasticStore {
     /// Keeps a new session.
     pub(super) async fn create_session(&self, session: &Session, deadline: Deadline) -> Result<(), StoreError> {
-        self.unheld(deadline, || Box::pin(self.try_create_session(session, deadline))).await?;
-        self.clear_away_sessions(session, Deadline::within(CLEARING)).await;
-        Ok(())
+        self.unheld(deadline, || Box::pin(self.try_create_session(session, deadline))).await
     }
 
     async fn try_create_session(&self, session: &Session, deadline: Deadline) -> Result<(), WriteError> {
@@ -84,26 +81,42 @@ impl ElasticStore {
         }
     }
 
-    /// Deletes some sessions of the same user that expired long ago. What is not found yet, or cannot be deleted now, a
-    /// later login will delete.
-    async fn clear_away_sessions(&self, session: &Session, deadline: Deadline) {
-        let filter = json!([
-            {"term": {"user_key": session.user.key()}},
-            {"range": {"expires_at": {"lt": session.clears_before().ms()}}},
-        ]);
-        let sort = json!([{"expires_at": "asc"}]);
-        let expired = self.find_sessions(&self.names.sessions, filter, sort, CLEARED_AT_ONCE, deadline).await;
-        for hit in expired.unwrap_or_default() {
-            let Ok(id) = Uuid::parse_str(&hit.id) else { continue };
-            if let Ok(Some(found)) = self.session_found(id, deadline).await {
+    /// Deletes some sessions of the same user that expired long ago, and gives some that are too many. Of neither does it
+    /// see what was written since the index was last refreshed, a second ago at most: a refresh for each login would cost more.
+    pub(super) async fn make_room(
+        &self,
+        session: &Session,
+        max: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<Session>, StoreError> {
+        let of_user = json!({"term": {"user_key": session.user.key()}});
+        let long_ago = json!({"range": {"expires_at": {"lt": session.clears_before().ms()}}});
+        let search = search(&json!([of_user, long_ago]), &json!([{"expires_at": "asc"}]), ROOM_AT_ONCE, None);
+        let expired = self.client.find::<IgnoredAny>(&self.names.sessions, None, &search, deadline).await?.hits;
+        for id in expired.iter().filter_map(|hit| Uuid::parse_str(&hit.id).ok()) {
+            if let Some(found) = self.session_found(id, deadline).await? {
                 self.client.delete(&DocId::of_session(id), &found.place, deadline).await;
             }
         }
+        let query = json!({"bool": {"filter": [of_user, {"term": {"ended": false}}],
+            "must_not": {"ids": {"values": [session.id.to_string()]}}}});
+        let search = json!({"query": query, "sort": [{"expires_at": "desc"}, {"created_at": "desc"}],
+            "from": max.saturating_sub(1), "size": ROOM_AT_ONCE, "track_total_hits": false});
+        let surplus = self.client.find::<SessionDocument>(&self.names.sessions, None, &search, deadline).await?.hits;
+        surplus.iter().map(|hit| hit.source.session()).collect()
     }
 
     /// One session.
     pub(super) async fn session(&self, id: Uuid, deadline: Deadline) -> Result<Option<Session>, StoreError> {
         self.session_found(id, deadline).await?.map(|found| found.document.session()).transpose()
+    }
+
+    /// One session, whose document is kept for the replacement that follows. Should that come late, its condition says so.
+    pub(super) async fn session_to_replace(&self, id: Uuid, deadline: Deadline) -> Result<Option<Session>, StoreError> {
+        let Some(found) = self.session_found(id, deadline).await? else { return Ok(None) };
+        let session = found.document.session()?;
+        self.sessions_to_replace.insert(id, Arc::new(found));
+        Ok(Some(session))
     }
 
     async fn session_found(&self, id: Uuid, deadline: Deadline) -> Result<Option<Found<SessionDocument>>, StoreError> {
@@ -116,11 +129,19 @@ impl ElasticStore {
     }
 
     async fn try_replace_session(&self, session: &Session, deadline: Deadline) -> Result<(), WriteError> {
-        let found = self.session_found(session.id, deadline).await?.ok_or(StoreError::NotFound)?;
-        let current_rev = found.document.session()?.rev;
-        if Some(current_rev) != session.rev.checked_sub(1) {
-            return Err(StoreError::RevConflict { current_rev }.into());
-        }
+        let follows = |found: &Found<SessionDocument>| {
+            let current_rev = found.document.session()?.rev;
+            if Some(current_rev) == session.rev.checked_sub(1) {
+                return Ok(());
+            }
+            Err(StoreError::RevConflict { current_rev })
+        };
+        let read = self.sessions_to_replace.remove(&session.id).map(|(_, found)| found);
+        let found = match read.filter(|found| follows(found).is_ok()) {
+            Some(found) => found,
+            None => Arc::new(self.session_found(session.id, deadline).await?.ok_or(StoreError::NotFound)?),
+        };
+        follows(&found)?;
         let document = SessionDocument::new(session, found.document.ops.next());
         let when = When::At(&found.place);
         match self.client.write(&DocId::of_session(session.id), when, &document, deadline).await? {
@@ -135,14 +156,15 @@ impl ElasticStore {
     /// The sessions of a user that were not ended, oldest first.
     pub(super) async fn open_sessions(&self, user: &Username, deadline: Deadline) -> Result<Vec<Session>, StoreError> {
         // What other gateways have written counts, too.
-        self.client.refresh(&self.names.sessions, deadline).await?;
+        let written = self.client.checkpoint(&self.names.sessions, deadline).await?;
+        self.sessions_shown.catch_up(&self.client, &written, deadline).await?;
         let filter = json!([{"term": {"user_key": user.key()}}, {"term": {"ended": false}}]);
         let sort = json!([{"created_at": "asc"}, {"_seq_no": "asc"}]);
         let (mut sessions, mut after) = (Vec::new(), None);
         // A script that logs in for each of its calls has more than one search gives: none may be left out of an end of all.
         loop {
             let search = search(&filter, &sort, PAGE, after);
-            let hits = self.client.find::<SessionDocument>(&self.names.sessions, None, &search, deadline).await?.hits;
+            let hits = self.client.find::<SessionDocument>(&written.index, None, &search, deadline).await?.hits;
             after = hits.last().map(|last| last.sort.clone());
             let count = hits.len();
             for hit in hits {

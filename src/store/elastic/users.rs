@@ -10,7 +10,8 @@ use super::document::{FIELDS, UserDocument, UserFields};
 use super::documents::{DocId, Found, Outcome, Place, When, WriteError};
 use super::{ElasticStore, HOLD};
 use crate::store::{PasswordChange, PasswordHash, StoreError, Unique, Written};
-use crate::users::{ChangeKind, Email, Status, User, Username};
+use crate::users::rules::{self, Act};
+use crate::users::{Change, Email, User, Username};
 
 impl ElasticStore {
     /// Runs a write, and runs it anew while `doorward migrate` holds the index.
@@ -135,10 +136,9 @@ impl ElasticStore {
             && !self.confirm(claim, deadline).await
         {
             // The name stays taken, as that of an erased user.
-            let mut erased = User { email: None, status: Status::Erased, rev: user.rev + 1, ..user.clone() };
-            erased.display_name = user.username.as_str().to_owned();
-            erased.last_change.kind = ChangeKind::Erased;
-            self.take_back(place, document, user, erased, deadline).await?;
+            let Change { actor, at, .. } = user.last_change.clone();
+            let erased = rules::erase(user, Act { actor, at, reason: None }).expect("a new user is not erased");
+            self.take_back(place, document, user, erased, &PasswordChange::Remove, deadline).await?;
             return Err(StoreError::AlreadyExists(Unique::Email).into());
         }
         self.freshness.written();
@@ -162,12 +162,13 @@ impl ElasticStore {
         document: UserDocument,
         written: &User,
         instead: User,
+        password: &PasswordChange,
         deadline: Deadline,
     ) -> Result<(), WriteError> {
         let unknown = |cause: String| StoreError::OutcomeUnknown(format!("a user has lost an address: {cause}"));
         let place = place.ok_or_else(|| unknown("others have changed the user since".to_owned()))?;
         let found = Found { place, document };
-        let next = UserDocument::replace(&found, written, &instead, &PasswordChange::Keep);
+        let next = UserDocument::replace(&found, written, &instead, password);
         let id = DocId::of_user(&written.username);
         let taken_back = self.client.write(&id, When::At(&found.place), &next, deadline).await;
         self.freshness.written();
@@ -259,7 +260,7 @@ impl ElasticStore {
             && !self.confirm(claim, deadline).await
         {
             let restored = User { email: old.email.clone(), rev: user.rev + 1, ..user.clone() };
-            self.take_back(place, document, user, restored, deadline).await?;
+            self.take_back(place, document, user, restored, &PasswordChange::Keep, deadline).await?;
             return Err(StoreError::AlreadyExists(Unique::Email).into());
         }
         if let Some(email) = old.email.as_ref().filter(|_| has_new_email) {

@@ -204,6 +204,19 @@ impl Store for SqliteStore {
         self.writer.write(Write::CreateSession(Box::new(session))).await.map(|_| ())
     }
 
+    async fn sessions_make_room(&self, session: &Session, max: usize) -> Result<Vec<Session>, StoreError> {
+        let begun = session.clone();
+        let (expired, surplus) = self
+            .look_up(move |connection| {
+                Ok((sessions::has_expired(connection, &begun)?, sessions::surplus(connection, &begun, max)?))
+            })
+            .await?;
+        if expired {
+            self.writer.write(Write::ClearAwaySessions(Box::new(session.clone()))).await?;
+        }
+        Ok(surplus)
+    }
+
     async fn session_get(&self, id: Uuid) -> Result<Option<Session>, StoreError> {
         self.look_up(move |connection| sessions::get(connection, id)).await
     }

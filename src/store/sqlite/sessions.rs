@@ -22,11 +22,34 @@ pub(super) fn of_user(connection: &Connection, user: &Username) -> Result<Vec<Se
     rows.map(|json| from_json("session", &json?)).collect()
 }
 
-/// Keeps a new session, in the place of those of its user that expired long ago.
-pub(super) fn create(connection: &Connection, session: &Session) -> Result<u64, StoreError> {
+/// Deletes the sessions of the same user that expired long before this one began.
+pub(super) fn clear_away(connection: &Connection, session: &Session) -> Result<u64, StoreError> {
     connection
         .prepare_cached("DELETE FROM sessions WHERE user_key = ?1 AND expires_at < ?2")?
         .execute((session.user.key(), session.clears_before().ms()))?;
+    Ok(0)
+}
+
+/// Whether there are such.
+pub(super) fn has_expired(connection: &Connection, session: &Session) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sessions WHERE user_key = ?1 AND expires_at < ?2)";
+    let key = (session.user.key(), session.clears_before().ms());
+    Ok(connection.prepare_cached(sql)?.query_row(key, |row| row.get(0))?)
+}
+
+/// The sessions of the same user that were not ended, but for those that expire last: so many with this one.
+pub(super) fn surplus(connection: &Connection, session: &Session, max: usize) -> Result<Vec<Session>, StoreError> {
+    let sql = "SELECT session FROM sessions WHERE user_key = ?1 AND NOT ended AND id <> ?2
+               ORDER BY expires_at DESC, id DESC LIMIT -1 OFFSET ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    let stay = i64::try_from(max.saturating_sub(1)).unwrap_or(i64::MAX);
+    let rows =
+        statement.query_map((session.user.key(), session.id.to_string(), stay), |row| row.get::<_, String>(0))?;
+    rows.map(|json| from_json("session", &json?)).collect()
+}
+
+/// Keeps a new session.
+pub(super) fn create(connection: &Connection, session: &Session) -> Result<u64, StoreError> {
     connection
         .prepare_cached(
             "INSERT INTO sessions (id, user_key, ended, expires_at, rev, session)

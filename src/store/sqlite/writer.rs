@@ -30,6 +30,8 @@ pub(super) enum Write {
     UpgradePassword { username: Username, old: PasswordHash, new: PasswordHash },
     /// Keeps a new session.
     CreateSession(Box<Session>),
+    /// Deletes sessions that expired long before this one began.
+    ClearAwaySessions(Box<Session>),
     /// Replaces the state of a session before it.
     ReplaceSession(Box<Session>),
     /// Writes without changing anything: shows that writing works.
@@ -154,6 +156,7 @@ fn apply(connection: &Connection, write: &Write) -> Outcome {
         Write::Replace { user, password } => users::replace(connection, user, password),
         Write::UpgradePassword { username, old, new } => users::upgrade_password(connection, username, old, new),
         Write::CreateSession(session) => sessions::create(connection, session),
+        Write::ClearAwaySessions(session) => sessions::clear_away(connection, session),
         Write::ReplaceSession(session) => sessions::replace(connection, session),
         Write::Probe => {
             // SQLite writes no page for a row that is set to what it is; one that was another in between it does.

@@ -63,7 +63,7 @@ async fn refused(node: &Node, username: &str) -> BTreeSet<&'static str> {
     let alice = name("alice");
     let changes = async { store.changes_after(&store.start().await?, 1).await };
     let begun = session(new.username.as_str(), 0);
-    let results: [(&'static str, Result<(), StoreError>); 20] = [
+    let results: [(&'static str, Result<(), StoreError>); 22] = [
         ("user_create", store.user_create(new.clone(), hash("hash")).await.map(drop)),
         ("user_replace", store.user_replace(changed, PasswordChange::Keep).await.map(drop)),
         ("user_get", store.user_get(&alice).await.map(drop)),
@@ -80,9 +80,11 @@ async fn refused(node: &Node, username: &str) -> BTreeSet<&'static str> {
         ("check", store.check().await.pop().map_or(Ok(()), |failing| Err(failing.cause))),
         ("sessions_ended", store.sessions_ended().await.map(drop)),
         ("session_create", store.session_create(begun.clone()).await),
+        ("sessions_make_room", store.sessions_make_room(&begun, 1).await.map(drop)),
         ("session_get", store.session_get(begun.id).await.map(drop)),
         ("session_replace", store.session_replace(begun.end(0)).await),
         ("sessions_of", store.sessions_of(&begun.user).await.map(drop)),
+        ("user_clear_away", store.user_clear_away(&begun.user).await),
         // Now there is one to be found.
         ("sessions_ended", store.sessions_ended().await.map(drop)),
     ];

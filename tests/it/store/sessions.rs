@@ -86,7 +86,7 @@ pub(super) async fn the_open_sessions_of_a_user_are_listed_oldest_first(store: &
     assert!(open(store, "nobody").await.is_empty());
 }
 
-pub(super) async fn sessions_that_expired_long_ago_are_cleared_away_at_a_login(store: &dyn Store) {
+pub(super) async fn sessions_that_expired_long_ago_are_cleared_away_for_a_new_one(store: &dyn Store) {
     let (old, ended, bobs) = (session("alice", 0), session("alice", 0), session("bob", 0));
     for session in [&old, &ended, &bobs] {
         create(store, session).await;
@@ -94,13 +94,34 @@ pub(super) async fn sessions_that_expired_long_ago_are_cleared_away_at_a_login(s
     store.session_replace(ended.end(0)).await.unwrap();
     // A listing has both found by now, whatever the store.
     assert_eq!(open(store, "alice").await, [old.id]);
-    create(store, &session("alice", 200)).await;
+    let soon = session("alice", 200);
+    create(store, &soon).await;
+    store.sessions_make_room(&soon, 10).await.unwrap();
     assert!(store.session_get(ended.id).await.unwrap().is_some(), "its end may not be known everywhere");
     let late = session("alice", 5 * 86_400);
     create(store, &late).await;
+    store.sessions_make_room(&late, 10).await.unwrap();
     for gone in [old, ended] {
         assert_eq!(store.session_get(gone.id).await.unwrap(), None);
     }
     assert!(store.session_get(bobs.id).await.unwrap().is_some());
     assert!(store.session_get(late.id).await.unwrap().is_some());
+}
+
+pub(super) async fn sessions_are_too_many_beside_a_new_one_that_would_expire_first(store: &dyn Store) {
+    let sessions: Vec<Session> = [30, 10, 50, 20, 40].map(|at| session("alice", at)).to_vec();
+    for session in sessions.iter().chain([&session("bob", 0)]) {
+        create(store, session).await;
+    }
+    store.session_replace(sessions[4].end(0)).await.unwrap();
+    assert_eq!(open(store, "alice").await.len(), 4);
+    let new = session("alice", 45);
+    create(store, &new).await;
+    let surplus = async |max| {
+        let surplus = store.sessions_make_room(&new, max).await.unwrap();
+        surplus.iter().map(|session| session.id).collect::<Vec<_>>()
+    };
+    assert_eq!(surplus(5).await, []);
+    assert_eq!(surplus(3).await, [sessions[3].id, sessions[1].id]);
+    assert_eq!(surplus(1).await, [sessions[2].id, sessions[0].id, sessions[3].id, sessions[1].id]);
 }
