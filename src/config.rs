@@ -69,6 +69,8 @@ pub struct Limits {
     pub sockets: usize,
     /// The most signed-in sockets of one user on this node.
     pub sockets_per_user: usize,
+    /// The most sessions of one user.
+    pub sessions_per_user: usize,
     /// The most sockets of one address that have not signed in.
     pub unauthenticated_per_address: usize,
 }
@@ -230,6 +232,7 @@ impl Config {
                 subscriptions: read.number("DOORWARD_MAX_SUBSCRIPTIONS", 32, 1, 1000),
                 sockets: read.number("DOORWARD_MAX_SOCKETS", 20_000, 1, 10_000_000),
                 sockets_per_user: read.number("DOORWARD_MAX_SOCKETS_PER_USER", 20, 1, 1_000_000),
+                sessions_per_user: read.number("DOORWARD_MAX_SESSIONS_PER_USER", 100, 1, 1_000),
                 unauthenticated_per_address: read.number("DOORWARD_MAX_UNAUTHENTICATED_PER_ADDRESS", 20, 1, 1_000_000),
             },
             throttle: throttle::Limits {

@@ -6,24 +6,20 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use metrics::{Counter, counter};
-use quick_cache::sync::Cache;
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 use crate::feed::Feed;
+use crate::logins::Logins;
 use crate::metrics::USER_LOOKUPS;
-use crate::sessions::{Account, Identity, Peer, Presence, Revocation, Revoked};
+use crate::sessions::{About, Account, Accounts, Identity, Lost, Presence, Proof, Revocation, Revoked};
 use crate::store::{PasswordChange, PasswordHash, Store, StoreError};
 use crate::users::{ChangeKind, Status, User, Username};
 
-/// How many users without open sockets are kept in memory.
-const CACHE_USERS: usize = 20_000;
 /// How many users may have changes that compete without waiting for each other.
 const TURNS: usize = 256;
 /// How long the feed waits for a write of this node that it knows the outcome of already.
@@ -36,11 +32,10 @@ pub struct Directory {
     store: Arc<dyn Store>,
     feed: Arc<Feed>,
     presence: Arc<Presence>,
-    cache: Cache<String, Arc<Account>>,
+    logins: Arc<Logins>,
+    accounts: Accounts,
     hits: Counter,
     misses: Counter,
-    /// Counts applied changes: a read that overlaps one may be older, and is made once more.
-    applied: AtomicU64,
     /// Held by a change that has met another of its user: those that compete then take turns. A user has the one that the
     /// hash of the name says, and shares it with few others.
     turns: Vec<tokio::sync::Mutex<()>>,
@@ -51,21 +46,6 @@ pub struct Directory {
     written: Notify,
 }
 
-/// Who asks for a change.
-#[derive(Debug, Clone)]
-pub struct Actor {
-    /// The connection; closed after its reply where the change ends its own session.
-    pub peer: Arc<Peer>,
-    /// The session of its socket that outlives the change; `None` when none does.
-    pub stays: Option<Uuid>,
-}
-
-impl From<&Arc<Peer>> for Actor {
-    fn from(peer: &Arc<Peer>) -> Self {
-        Self { peer: peer.clone(), stays: None }
-    }
-}
-
 /// What a change led to.
 #[derive(Debug)]
 pub struct Changed {
@@ -73,19 +53,21 @@ pub struct Changed {
     pub user: Arc<User>,
     /// The sockets and sessions that the change ended on this node.
     pub revoked: Revoked,
+    /// How many sessions of the user it was over with, on all nodes.
+    pub sessions_ended: usize,
 }
 
 impl Directory {
     /// A view that knows nobody yet.
-    pub fn new(store: Arc<dyn Store>, feed: Arc<Feed>, presence: Arc<Presence>) -> Self {
+    pub fn new(store: Arc<dyn Store>, feed: Arc<Feed>, presence: Arc<Presence>, logins: Arc<Logins>) -> Self {
         Self {
             store,
             feed,
             presence,
-            cache: Cache::new(CACHE_USERS),
+            logins,
+            accounts: Accounts::default(),
             hits: counter!(USER_LOOKUPS, "result" => "hit"),
             misses: counter!(USER_LOOKUPS, "result" => "miss"),
-            applied: AtomicU64::new(0),
             turns: (0..TURNS).map(|_| <_>::default()).collect(),
             writing: DashMap::new(),
             written: Notify::new(),
@@ -94,33 +76,14 @@ impl Directory {
 
     /// The account of a name, or `None` when there is no such user.
     pub async fn account(&self, username: &Username) -> Result<Option<Arc<Account>>, StoreError> {
-        let key = username.key();
-        let online = self.presence.account(&key);
-        if let Some(account) = online.clone().or_else(|| self.cache.get(&key))
+        if let Some(account) = self.accounts.get(username)
             && self.feed.has_contact()
         {
             self.hits.increment(1);
             return Ok(Some(account));
         }
         self.misses.increment(1);
-        let applied = self.applied.load(Ordering::Acquire);
-        let Some(user) = self.store.user_get(username).await? else { return Ok(None) };
-        let new = || Ok::<_, StoreError>(Arc::new(Account::new(user.clone())));
-        let account = online.map_or_else(|| self.cache.get_or_insert_with(&key, new), Ok)?;
-        account.update(&user);
-        self.catch_up(&account, applied).await?;
-        Ok(Some(account))
-    }
-
-    /// Reads a user once more if changes were applied since so many had been: one of them may have been this user's, before
-    /// the account was known, and no later one will repeat it.
-    async fn catch_up(&self, account: &Account, applied: u64) -> Result<(), StoreError> {
-        if applied != self.applied.load(Ordering::Acquire)
-            && let Some(user) = self.store.user_get(&account.user().username).await?
-        {
-            account.update(&user);
-        }
-        Ok(())
+        self.accounts.read(username, self.store.user_get(username)).await
     }
 
     /// The account of a name, as it is since its user has had this generation: what a token says may be news.
@@ -143,57 +106,57 @@ impl Directory {
         Ok(self.account(username).await?.map(|account| account.user()))
     }
 
-    /// Keeps a new user, at the request of `actor`, and answers with its account.
-    pub async fn create(
-        self: &Arc<Self>,
-        user: User,
-        password: PasswordHash,
-        actor: &Arc<Peer>,
-    ) -> Result<Arc<Account>, StoreError> {
-        let (directory, actor) = (self.clone(), actor.clone());
-        let created = tokio::spawn(async move {
-            let applied = directory.applied.load(Ordering::Acquire);
-            let written = directory.store.user_create(user.clone(), password).await?;
-            let account = Arc::new(Account::new(Arc::new(user)));
-            directory.cache.insert(account.user().username.key(), account.clone());
-            if directory.catch_up(&account, applied).await.is_err() {
-                // Whoever asks next reads it.
-                directory.cache.remove(&account.user().username.key());
-            }
-            directory.applied.fetch_add(1, Ordering::AcqRel);
-            directory.feed.wrote(written);
-            audit(&account.user(), actor.address);
-            Ok(account)
-        });
-        created.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(error.to_string())))
+    /// Whether the caller may still do what they were let through for.
+    pub fn judge(&self, proof: &Proof, about: About<'_>) -> Result<(), Lost> {
+        proof.judge(about, self.feed.has_contact())
     }
 
-    /// Changes a user: `next` computes the new state from the current one, or `None` when nothing would change.
+    /// Keeps a new user, and answers with its account.
+    pub async fn create<E: From<StoreError> + From<Lost>>(
+        self: &Arc<Self>,
+        proof: &Proof,
+        user: User,
+        password: PasswordHash,
+    ) -> Result<Arc<Account>, E> {
+        self.judge(proof, About::Nobody)?;
+        let (directory, address) = (self.clone(), proof.peer.address);
+        let created = tokio::spawn(async move {
+            let written = directory.store.user_create(user.clone(), password).await?;
+            let account = directory.accounts.insert(&Arc::new(user));
+            directory.feed.wrote(written);
+            audit(&account.user(), address);
+            Ok(account)
+        });
+        Ok(created.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(error.to_string())))?)
+    }
+
+    /// Changes a user: `next` computes the new state from the current one, or `None` when nothing would change. The proof
+    /// is judged by the state that is replaced. What follows for the user's sessions, and for what an erased user may have
+    /// left, is done before the answer, also where nothing changes: what was left half done is done again.
     ///
     /// With `if_rev` the change is refused unless the user is at that revision; without, a change by others
     /// meanwhile makes `next` run again.
-    pub async fn change<E: From<StoreError>>(
+    pub async fn change<E: From<StoreError> + From<Lost>>(
         self: &Arc<Self>,
+        proof: &Proof,
         username: &Username,
         if_rev: Option<u64>,
         password: PasswordChange,
-        actor: impl Into<Actor>,
         next: impl Fn(&User) -> Result<Option<User>, E>,
     ) -> Result<Changed, E> {
-        let actor = actor.into();
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
             // Straight from the store: the state that the compare-and-set will meet.
             let current = self.store.user_get_to_replace(username).await?.ok_or(StoreError::NotFound)?;
+            self.judge(proof, About::State(&current))?;
+            self.judge_password::<E>(proof, &current).await?;
             if if_rev.is_some_and(|rev| rev != current.rev) {
                 return Err(StoreError::RevConflict { current_rev: current.rev }.into());
             }
-            let Some(user) = next(&current)? else {
-                return Ok(Changed { user: current, revoked: Revoked::default() });
-            };
-            // A task of its own: a caller who leaves does not keep what was written from being applied.
-            let write = tokio::spawn(self.clone().write(Arc::new(user), password.clone(), actor.clone()));
-            match write.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(error.to_string()))) {
+            let next = next(&current)?.map(Arc::new);
+            // A task of its own: a caller who leaves does not keep what was begun from being finished.
+            let made = tokio::spawn(self.clone().make(current, next, password.clone(), proof.clone()));
+            match made.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(error.to_string()))) {
                 Ok(changed) => return Ok(changed),
                 Err(StoreError::RevConflict { .. }) if if_rev.is_none() => {
                     if turn.is_none() {
@@ -207,28 +170,69 @@ impl Directory {
         Err(StoreError::RevConflict { current_rev }.into())
     }
 
+    /// Whether the password that was proven is still the one of the state that is replaced.
+    async fn judge_password<E: From<StoreError> + From<Lost>>(&self, proof: &Proof, current: &User) -> Result<(), E> {
+        match &proof.password {
+            // Where the hash is another at the same revision, a login has replaced it by a better one of the same password.
+            Some(proven)
+                if proven.rev != current.rev
+                    && self.store.password_get(&current.username).await?.as_ref() != Some(&proven.hash) =>
+            {
+                Err(Lost::Password.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn turn_of(&self, username: &Username) -> &tokio::sync::Mutex<()> {
         let mut hasher = DefaultHasher::new();
         username.key().hash(&mut hasher);
         &self.turns[hasher.finish() as usize % TURNS]
     }
 
-    /// Writes a state and applies it.
-    async fn write(
+    /// Writes the next state, where there is one, and does what belongs to the change.
+    async fn make(
         self: Arc<Self>,
-        user: Arc<User>,
+        current: Arc<User>,
+        next: Option<Arc<User>>,
         password: PasswordChange,
-        Actor { peer, stays }: Actor,
+        proof: Proof,
     ) -> Result<Changed, StoreError> {
+        let (user, revoked) = match next {
+            Some(user) => {
+                let revoked = self.write(&user, password, &proof).await?;
+                (user, revoked)
+            }
+            None => (current, Revoked::default()),
+        };
+        let sessions_ended = match proof.method.ends_sessions() {
+            true => self.finish(&user, &proof).await.map_err(StoreError::after_a_write)?,
+            false => 0,
+        };
+        Ok(Changed { user, revoked, sessions_ended })
+    }
+
+    /// Writes a state and applies it.
+    async fn write(&self, user: &Arc<User>, password: PasswordChange, proof: &Proof) -> Result<Revoked, StoreError> {
         let _writing = Writing::begin(&self.writing, &self.written, (user.username.key(), user.rev));
-        let written = self.store.user_replace(User::clone(&user), password).await?;
-        if let Some(session) = stays {
-            peer.outlive(session, user.generation);
+        let written = self.store.user_replace(User::clone(user), password).await?;
+        if let Some(session) = proof.spared {
+            proof.peer.outlive(session, user.generation);
         }
-        let revoked = self.apply(&user, Some(peer.id));
+        let revoked = self.apply(user, Some(proof.peer.id));
         self.feed.wrote(written);
-        audit(&user, peer.address);
-        Ok(Changed { user, revoked })
+        audit(user, proof.peer.address);
+        Ok(revoked)
+    }
+
+    /// Ends the sessions that the user's generation is over with, and clears away what an erased user has left. Answers
+    /// with the number of sessions. It may be done any number of times.
+    async fn finish(&self, user: &User, proof: &Proof) -> Result<usize, StoreError> {
+        let ended = self.logins.end_former(user, proof.spared, &proof.peer).await?;
+        if user.status == Status::Erased {
+            self.store.user_clear_away(&user.username).await?;
+        }
+        Ok(ended)
     }
 
     /// Applies a change that the feed tells of, once nobody here is writing it; or if that takes long, since everybody
@@ -250,8 +254,7 @@ impl Directory {
 
     /// Forgets all users and closes all sockets: the store is another one, whose users of the same names are others.
     pub fn forget(&self) {
-        self.applied.fetch_add(1, Ordering::AcqRel);
-        self.cache.clear();
+        self.accounts.forget();
         self.presence.forget(1012, "the users are others now");
     }
 
@@ -259,15 +262,8 @@ impl Directory {
     ///
     /// `actor` is the connection that made the change: its own socket closes only after its reply.
     pub fn apply(&self, user: &Arc<User>, actor: Option<u64>) -> Revoked {
-        self.applied.fetch_add(1, Ordering::AcqRel);
-        let key = user.username.key();
-        if let Some(account) = self.cache.get(&key) {
-            account.update(user);
-        }
-        let Some(account) = self.presence.account(&key) else { return Revoked::default() };
-        account.update(user);
         // By the newest state: a change that arrives late does not close what a later one has allowed again.
-        let user = account.user();
+        let Some(user) = self.accounts.apply(user) else { return Revoked::default() };
         let is_stale = |identity: &Identity| identity.generation < user.generation || user.status != Status::Active;
         self.presence.revoke(&user.username, revocation(&user), actor, is_stale)
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -16,8 +17,8 @@ use crate::clock::{Clock, Contact};
 use crate::feed::tail::pause;
 use crate::sessions::{Known, KnownSessions, Peer, Presence, Revocation, Revoked};
 use crate::store::{Store, StoreError};
-use crate::users::Session;
 use crate::users::session::{Lifetimes, Origin};
+use crate::users::{Session, User};
 
 /// How often it is asked which sessions other gateways have ended, though nothing tells of any: to know that the store is
 /// there.
@@ -25,9 +26,12 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How often a change is computed anew when others change the same session meanwhile.
 const MAX_ATTEMPTS: usize = 16;
 
-/// How many sessions are written at once that they were seen. With thousands of sockets these writes come together, and must
-/// not be in the way of calls; for a session that finds no room it is tried at its next use.
-const SEEN_AT_ONCE: usize = 16;
+/// How much is done at once that nobody waits for, such as writing that a session was seen. With thousands of sockets this
+/// comes together, and must not be in the way of calls; what finds no room is done another time.
+const BESIDE_AT_ONCE: usize = 16;
+
+/// How many sessions of one user are ended at once.
+const ENDS_AT_ONCE: usize = 16;
 
 /// What the sockets of an ended session are told.
 const ENDED: Revocation = Revocation { reason: "session_ended", code: 4503 };
@@ -41,11 +45,13 @@ pub struct Logins {
     node: String,
     /// How long sessions last.
     pub lifetimes: Lifetimes,
+    /// The most sessions of one user.
+    max: usize,
     known: KnownSessions,
     /// Counts applied ends: a read that overlaps one may be older, and is made once more.
     ends: AtomicU64,
     contact: Contact,
-    seeing: Arc<Semaphore>,
+    beside: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
@@ -57,6 +63,7 @@ impl Logins {
         clock: Clock,
         node: String,
         lifetimes: Lifetimes,
+        max: usize,
     ) -> Self {
         Self {
             store,
@@ -64,21 +71,57 @@ impl Logins {
             clock,
             node,
             lifetimes,
+            max,
             known: KnownSessions::default(),
             ends: AtomicU64::new(0),
             contact: Contact::default(),
-            seeing: Arc::new(Semaphore::new(SEEN_AT_ONCE)),
+            beside: Arc::new(Semaphore::new(BESIDE_AT_ONCE)),
             tasks: TaskTracker::new(),
         }
     }
 
-    /// Keeps a new session.
-    pub async fn begin(&self, session: Session) -> Result<Arc<Known>, StoreError> {
-        let ends = self.ends.load(Ordering::Acquire);
-        self.store.session_create(session.clone()).await?;
-        let known = self.known.insert(session);
-        self.catch_up(&known, ends).await?;
-        Ok(known)
+    /// Keeps a new session; `None` when its user's generation has passed it meanwhile, and nothing is left of it.
+    pub async fn begin(self: &Arc<Self>, session: Session) -> Result<Option<Arc<Known>>, StoreError> {
+        let logins = self.clone();
+        // A task of its own: a caller who leaves does not leave a session behind that nobody looks at again.
+        let begun = self.tasks.spawn(async move {
+            let ends = logins.ends.load(Ordering::Acquire);
+            logins.store.session_create(session.clone()).await?;
+            // Whoever made the generation grow has ended the sessions that were there by then.
+            let is_good = match logins.store.user_get(&session.user).await {
+                Ok(user) => Ok(user.is_some_and(|user| session.is_good(&user, logins.clock.now()))),
+                Err(error) => Err(error),
+            };
+            if !matches!(is_good, Ok(true)) {
+                logins.change(session.id, |session| Ok::<_, StoreError>(Some(session.end(0)))).await?;
+                return is_good.map(|_| None);
+            }
+            let known = logins.known.insert(session);
+            logins.catch_up(&known, ends).await?;
+            logins.make_room(&known);
+            Ok(Some(known))
+        });
+        begun.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(error.to_string())))
+    }
+
+    /// Ends sessions of the same user where there are too many, and clears away those that expired long ago. Nobody waits
+    /// for it.
+    fn make_room(self: &Arc<Self>, begun: &Arc<Known>) {
+        let Ok(turn) = self.beside.clone().try_acquire_owned() else { return };
+        let (logins, begun) = (self.clone(), begun.clone());
+        self.tasks.spawn(async move {
+            let _turn = turn;
+            let surplus = match logins.store.sessions_make_room(&begun.session, logins.max).await {
+                Ok(surplus) => surplus,
+                Err(error) => return tracing::debug!(%error, "the next login makes room for sessions"),
+            };
+            for session in surplus {
+                let end = |session: &Session| Ok::<_, StoreError>(Some(session.end(0)));
+                if let Err(error) = logins.end_now(session.id, None, end).await {
+                    tracing::debug!(%error, "the next login makes room for sessions");
+                }
+            }
+        });
     }
 
     /// The session of an id, ended or not; `None` when there is none any more.
@@ -122,14 +165,14 @@ impl Logins {
         if !known.is_due(now) {
             return;
         }
-        let Ok(turn) = self.seeing.clone().try_acquire_owned() else { return };
+        let Ok(turn) = self.beside.clone().try_acquire_owned() else { return };
         known.saw(now);
         let (logins, id, origin) = (self.clone(), known.session.id, origin());
         let sockets = self.presence.sockets_in(&known.session.user, id);
         self.tasks.spawn(async move {
             let _turn = turn;
-            let next = |session: &Session| session.seen_by(&logins.node, sockets, origin.clone(), now);
-            if let Err(error) = logins.change(id, next).await {
+            let next = |session: &Session| Ok(session.seen_by(&logins.node, sockets, origin.clone(), now));
+            if let Err::<_, StoreError>(error) = logins.change(id, next).await {
                 tracing::debug!(%error, "it was not written that a session was seen");
             }
         });
@@ -143,38 +186,88 @@ impl Logins {
 
     /// Changes a session that has not ended: `next` computes the new state from the current one, or `None` when nothing
     /// would change. Answers with the state it made.
-    pub async fn change(
+    pub async fn change<E: From<StoreError>>(
         &self,
         id: Uuid,
-        next: impl Fn(&Session) -> Option<Session>,
-    ) -> Result<Option<Session>, StoreError> {
+        next: impl Fn(&Session) -> Result<Option<Session>, E>,
+    ) -> Result<Option<Session>, E> {
         let mut conflict = StoreError::NotFound;
         for _ in 0..MAX_ATTEMPTS {
-            let current = self.store.session_get(id).await?.filter(|session| !session.ended);
-            let Some(next) = current.as_ref().and_then(&next) else { return Ok(None) };
+            let current = self.store.session_get_to_replace(id).await?.filter(|session| !session.ended);
+            let next = current.as_ref().map(&next).transpose()?.flatten();
+            let Some(next) = next else { return Ok(None) };
             match self.store.session_replace(next.clone()).await {
                 Ok(()) => return Ok(Some(next)),
                 Err(error @ (StoreError::RevConflict { .. } | StoreError::NotFound)) => conflict = error,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(conflict)
+        Err(conflict.into())
     }
 
-    /// Ends a session, and answers with what it ended: nothing when it had ended before.
-    ///
-    /// `generation` is the user's where a greater one is the reason, else 0. `actor` is the connection that asked: its own
-    /// socket closes only after its reply.
-    pub async fn end(self: &Arc<Self>, id: Uuid, generation: u64, actor: &Arc<Peer>) -> Result<Revoked, StoreError> {
-        let (logins, actor) = (self.clone(), actor.clone());
+    /// Ends a session, and answers with what it ended: nothing when it had ended before. `may` judges whether it is
+    /// still to be done, in the step that writes. `actor` is the connection that asked: its own socket closes only after its
+    /// reply.
+    pub async fn end<E: From<StoreError> + Send + 'static>(
+        self: &Arc<Self>,
+        id: Uuid,
+        actor: &Arc<Peer>,
+        may: impl Fn(&Session) -> Result<(), E> + Send + Sync + 'static,
+    ) -> Result<Revoked, E> {
+        self.end_now(id, Some(actor), move |session| may(session).map(|()| Some(session.end(0)))).await
+    }
+
+    /// Ends the sessions that a greater generation of their user is over with already, but for the one that is `spared`,
+    /// and counts those that had not expired. Nothing personal is kept of them.
+    pub async fn end_former(
+        self: &Arc<Self>,
+        user: &User,
+        spared: Option<Uuid>,
+        actor: &Arc<Peer>,
+    ) -> Result<usize, StoreError> {
+        let (generation, now) = (user.generation, self.clock.now());
+        let mut former = self.store.sessions_of(&user.username).await?;
+        former.retain(|session| session.generation < generation && Some(session.id) != spared);
+        let count = former.iter().filter(|session| now < session.expires_at).count();
+        let end = move |session: &Session| Ok((session.generation < generation).then(|| session.end(generation)));
+        let ends = former.into_iter().map(|session| self.end_now(session.id, Some(actor), end));
+        let ends: Vec<Result<Revoked, StoreError>> = stream::iter(ends).buffer_unordered(ENDS_AT_ONCE).collect().await;
+        ends.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(count)
+    }
+
+    /// Ends a session that was met although its user's generation is over with it: who should have ended it was cut off.
+    /// Nobody waits for it.
+    pub fn end_met(self: &Arc<Self>, session: &Session, user: &User) {
+        let (id, generation) = (session.id, user.generation);
+        if session.ended || session.user != user.username || session.generation >= generation {
+            return;
+        }
+        let Ok(turn) = self.beside.clone().try_acquire_owned() else { return };
+        let logins = self.clone();
+        self.tasks.spawn(async move {
+            let _turn = turn;
+            let end = move |session: &Session| Ok((session.generation < generation).then(|| session.end(generation)));
+            if let Err::<_, StoreError>(error) = logins.end_now(id, None, end).await {
+                tracing::debug!(%error, "a session that is over is ended by who meets it next");
+            }
+        });
+    }
+
+    async fn end_now<E: From<StoreError> + Send + 'static>(
+        self: &Arc<Self>,
+        id: Uuid,
+        actor: Option<&Arc<Peer>>,
+        next: impl Fn(&Session) -> Result<Option<Session>, E> + Send + Sync + 'static,
+    ) -> Result<Revoked, E> {
+        let (logins, actor) = (self.clone(), actor.cloned());
         // A task of its own: a caller who leaves does not keep what was written from being applied.
         let end = self.tasks.spawn(async move {
-            let ended = logins.change(id, |session| Some(session.end(generation))).await?;
-            let Some(ended) = ended else { return Ok(Revoked::default()) };
-            audit(&ended, &actor);
-            Ok(Revoked { sessions: 1, ..logins.apply(&ended, Some(actor.id)) })
+            let Some(ended) = logins.change(id, next).await? else { return Ok(Revoked::default()) };
+            audit(&ended, actor.as_deref());
+            Ok(Revoked { sessions: 1, ..logins.apply(&ended, actor.map(|actor| actor.id)) })
         });
-        end.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(error.to_string())))
+        end.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(error.to_string()).into()))
     }
 
     /// Marks a session as ended for all who speak in it, and closes its sockets.
@@ -227,8 +320,9 @@ impl Logins {
     }
 }
 
-/// One line of the audit trail: who ended whose session, and from where.
-fn audit(session: &Session, actor: &Peer) {
-    let by = actor.identity().map_or_else(String::new, |identity| identity.account.user().username.to_string());
-    tracing::info!(target: "audit", event = "session_ended", actor = by, user = %session.user, session = %session.id, address = %actor.address);
+/// One line of the audit trail: who ended whose session, and from where. Nobody did where there were too many.
+fn audit(session: &Session, actor: Option<&Peer>) {
+    let by = actor.and_then(Peer::identity).map_or_else(String::new, |by| by.account.user().username.to_string());
+    let address = actor.map_or_else(String::new, |actor| actor.address.to_string());
+    tracing::info!(target: "audit", event = "session_ended", actor = by, user = %session.user, session = %session.id, address);
 }

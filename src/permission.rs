@@ -98,6 +98,34 @@ impl Method {
     }
 }
 
+impl Method {
+    /// Whether it changes a user so that former sessions are over. What follows of that is its own work.
+    pub fn ends_sessions(self) -> bool {
+        matches!(
+            self,
+            Self::AuthChangePassword
+                | Self::UsersDeactivate
+                | Self::UsersReactivate
+                | Self::UsersSetRole
+                | Self::UsersSetPassword
+                | Self::UsersErase
+        )
+    }
+
+    /// Whether it may wait for a password to be hashed.
+    pub fn hashes(self) -> bool {
+        matches!(
+            self,
+            Self::AuthRegister
+                | Self::AuthLogin
+                | Self::AuthChangePassword
+                | Self::UsersCreate
+                | Self::UsersUpdate
+                | Self::UsersSetPassword
+        )
+    }
+}
+
 /// Who is calling, as far as rights go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Caller {

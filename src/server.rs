@@ -305,14 +305,18 @@ pub fn build(
     };
     let presence = Arc::new(Presence::default());
     let node = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
-    let logins = Logins::new(store.clone(), presence.clone(), clock.clone(), node.clone(), config.sessions);
+    let max_sessions = config.limits.sessions_per_user;
+    let logins =
+        Logins::new(store.clone(), presence.clone(), clock.clone(), node.clone(), config.sessions, max_sessions);
+    let logins = Arc::new(logins);
     Ok(Context {
-        logins: Arc::new(logins),
         refresh_key: RefreshKey::derive(&secrets),
-        directory: Arc::new(Directory::new(store.clone(), feed.clone(), presence.clone())),
+        directory: Arc::new(Directory::new(store.clone(), feed.clone(), presence.clone(), logins.clone())),
+        logins,
         cursors: CursorKey::derive(&secrets),
         tokens: Tokens::new(tokens, clock.clone()),
-        hasher: hasher.map_err(StartError::Hashing)?,
+        hasher: Arc::new(hasher.map_err(StartError::Hashing)?),
+        upgrading: Arc::default(),
         policy: Arc::new(policy),
         throttle: Throttle::new(config.throttle.clone(), clock.clone()),
         node,

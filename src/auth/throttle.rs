@@ -178,6 +178,11 @@ impl Attempt<'_> {
         self.costs = true;
     }
 
+    /// The password was right, whatever becomes of the attempt.
+    pub fn was_right(&mut self) {
+        self.costs = false;
+    }
+
     /// It came to nothing by no fault of the client: it counts for nothing.
     pub fn void(mut self) {
         self.costs = false;

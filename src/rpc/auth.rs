@@ -14,15 +14,15 @@ use super::error::{FieldError, RpcError};
 use super::feed::{Resumed, SubscribeParams};
 use super::params::Named;
 use super::sessions::{SessionView, TokenSet};
-use super::{Context, Handlers, UserView, peer_of};
+use super::{Context, Handlers, UserView, patience, peer_of};
 use crate::auth::hashing::{Busy, Verdict};
 use crate::auth::password::Password;
 use crate::auth::throttle::{Attempt, TooMany};
 use crate::auth::token::{Claims, LEEWAY};
 use crate::clock::Time;
 use crate::metrics::THROTTLED;
-use crate::permission::{Method, Target};
-use crate::sessions::{Account, Identity, Outbound, Peer, Unbound, When};
+use crate::permission::Method;
+use crate::sessions::{Account, Identity, Outbound, Peer, Proof, Unbound, When};
 use crate::store::{PasswordHash, StoreError, Unique};
 use crate::users::rules::{self, Act};
 use crate::users::session::Origin;
@@ -131,7 +131,9 @@ impl AuthServer for Handlers {
             .registration(peer.address)
             .inspect_err(|refused| audit_throttled("registration", peer, refused))?;
         let act = Act { actor: Some(new.username.clone()), at: self.clock.now(), reason: None };
-        let account = self.create_user(peer, new, &params.password, Role::User, act).await?;
+        let proof = Proof::new(peer, Method::AuthRegister);
+        let until = patience(self, extensions);
+        let account = self.create_user(&proof, new, &params.password, Role::User, act, until).await?;
         let user = account.user();
         self.remember_address(&user, peer);
         self.open_session(peer, account, user, device).await.map_err(RpcError::after_a_write)
@@ -144,17 +146,18 @@ impl AuthServer for Handlers {
         let password =
             Password::parse(params.password.expose_secret()).map_err(|refusal| RpcError::param("password", refusal))?;
         let mut attempt = self.attempt(&params.login, peer)?;
-        let (account, user) = match self.prove(&params.login, password, peer, &mut attempt).await {
-            Ok(proven) => proven,
-            Err(RpcError::BadCredentials) => {
-                attempt.failed();
-                return Err(RpcError::BadCredentials);
-            }
-            Err(error) => {
-                attempt.void();
-                return Err(error);
-            }
-        };
+        let (account, user) =
+            match self.prove(&params.login, password, peer, &mut attempt, patience(self, extensions)).await {
+                Ok(proven) => proven,
+                Err(RpcError::BadCredentials) => {
+                    attempt.failed();
+                    return Err(RpcError::BadCredentials);
+                }
+                Err(error) => {
+                    attempt.void();
+                    return Err(error);
+                }
+            };
         attempt.succeeded();
         self.remember_address(&user, peer);
         let username = user.username.clone();
@@ -181,7 +184,8 @@ impl AuthServer for Handlers {
             }
         };
         let (session, expires_at) = (identity.session.clone(), identity.expires_at);
-        let account = self.bind(peer, identity)?;
+        let account = identity.account.clone();
+        self.bind(peer, identity)?;
         let session =
             self.session_view(session.session.seen(peer.origin(), self.clock.now()), Some(session.session.id));
         let subscriptions = match params.resume {
@@ -221,11 +225,12 @@ impl Context {
     /// Makes a user with a password that the policy accepts.
     pub(super) async fn create_user(
         &self,
-        actor: &Arc<Peer>,
+        proof: &Proof,
         new: NewUser,
         password: &SecretString,
         role: Role,
         act: Act,
+        until: Instant,
     ) -> Result<Arc<Account>, RpcError> {
         // Before the costly hash; the store decides once more when it writes.
         if self.directory.account(&new.username).await?.is_some() {
@@ -234,13 +239,9 @@ impl Context {
         if self.store.user_get_by_email(&new.email).await?.is_some() {
             return Err(StoreError::AlreadyExists(Unique::Email).into());
         }
-        let hash = self.new_password_hash("password", password, &new.username, new.email.as_str()).await?;
-        if act.actor.as_ref() != Some(&new.username) {
-            // Hashing took a while: an admin who makes others may have lost the right meanwhile.
-            self.allow(&actor.caller(), Method::UsersCreate, Target::Nobody)?;
-        }
+        let hash = self.new_password_hash("password", password, &new.username, new.email.as_str(), until).await?;
         let user = rules::create(new.username, new.email, new.display_name, role, act);
-        Ok(self.directory.create(user, hash, actor).await?)
+        self.directory.create(proof, user, hash).await
     }
 
     /// The hash of a new password that the policy accepts.
@@ -252,27 +253,37 @@ impl Context {
         password: &SecretString,
         username: &Username,
         email: &str,
+        until: Instant,
     ) -> Result<PasswordHash, RpcError> {
         let password = password.expose_secret();
-        let hash = self.hashed(self.hasher.hash_new(&self.policy, password, username.as_str(), email)).await?;
+        let hash = self.hashed(until, self.hasher.hash_new(&self.policy, password, username.as_str(), email)).await?;
         hash.map_err(|refusal| RpcError::WeakPassword(FieldError::new(path, refusal)))
     }
 
-    /// Waits for the hashing pool, but not until the call's own deadline: what has only waited is `ServerBusy`.
-    pub(super) async fn hashed<T>(&self, work: impl Future<Output = Result<T, Busy>>) -> Result<T, RpcError> {
-        let patience = self.config.call_timeout.mul_f64(0.8);
-        match tokio::time::timeout(patience, work).await {
+    /// Waits for the hashing pool, until then: what has only waited is `ServerBusy`.
+    pub(super) async fn hashed<T>(
+        &self,
+        until: Instant,
+        work: impl Future<Output = Result<T, Busy>>,
+    ) -> Result<T, RpcError> {
+        match tokio::time::timeout_at(until, work).await {
             Ok(done) => Ok(done?),
-            Err(_) => Err(RpcError::ServerBusy { retry_after: patience }),
+            Err(_) => Err(RpcError::ServerBusy { retry_after: self.config.call_timeout.mul_f64(0.8) }),
         }
     }
 
-    /// Replaces a hash of lower cost, if that can be done now: the login does not depend on it.
-    async fn upgrade_hash(&self, username: &Username, password: Password, old: PasswordHash) {
-        let Ok(new) = self.hashed(self.hasher.hash(password)).await else { return };
-        if let Err(error) = self.store.password_upgrade(username, old, new).await {
-            tracing::warn!(%error, "a password hash of lower cost stays");
-        }
+    /// Replaces a hash of lower cost, beside the login, which does not depend on it. One at a time: a greater cost makes
+    /// every first login ask for it, and none may wait for a thread because of that.
+    fn upgrade_hash(&self, username: Username, password: Password, old: PasswordHash) {
+        let Ok(turn) = self.upgrading.clone().try_lock_owned() else { return };
+        let (hasher, store) = (self.hasher.clone(), self.store.clone());
+        tokio::spawn(async move {
+            let _turn = turn;
+            let Ok(new) = hasher.hash(password).await else { return };
+            if let Err(error) = store.password_upgrade(&username, old, new).await {
+                tracing::warn!(%error, "a password hash of lower cost stays");
+            }
+        });
     }
 
     /// Begins an attempt to prove a password under a name, as it was typed.
@@ -309,6 +320,7 @@ impl Context {
         password: Password,
         peer: &Peer,
         attempt: &mut Attempt<'_>,
+        until: Instant,
     ) -> Result<(Arc<Account>, Arc<User>), RpcError> {
         loop {
             // Whoever there is, and whatever is known of them here, the store is asked the same: a read more or less shows
@@ -325,14 +337,16 @@ impl Context {
                 _ => (None, None),
             };
             attempt.costs();
-            let verdict = self.hashed(self.hasher.verify(password.clone(), stored.clone())).await?;
+            let verdict = self.hashed(until, self.hasher.verify(password.clone(), stored.clone())).await?;
             let Some(known) = known.as_ref().filter(|_| verdict != Verdict::Wrong) else {
                 let user = known.as_ref().map_or("", |user| user.username.as_str());
                 tracing::info!(target: "audit", event = "login_failed", user, address = %peer.address);
                 return Err(RpcError::BadCredentials);
             };
+            // Whatever cuts the call off from now on, it is no failed attempt.
+            attempt.was_right();
             if let (Verdict::RightButWeak, Some(old)) = (verdict, stored) {
-                self.upgrade_hash(&known.username, password.clone(), old).await;
+                self.upgrade_hash(known.username.clone(), password.clone(), old);
             }
             // Hashing took a while: when role, status or password changed meanwhile, all of it is judged anew.
             if let Some(account) = self.directory.account_since(&known.username, known.generation).await? {
@@ -355,13 +369,13 @@ impl Context {
     ) -> Result<SignedIn, RpcError> {
         let now = self.clock.now();
         let session = Session::begin(&user, device, peer.origin(), now, self.logins.lifetimes);
-        let session = self.logins.begin(session).await?;
+        let session = self.logins.begin(session).await?.ok_or(RpcError::SessionEnded)?;
         let (begun, tokens) = (session.session.clone(), self.tokens_of(&user, &session.session));
         let identity = Identity { account, session, generation: user.generation, expires_at: tokens.expires_at };
         if peer.mailbox.is_some()
             && let Err(error) = self.bind(peer, identity)
         {
-            self.logins.end(begun.id, 0, peer).await?;
+            self.logins.end(begun.id, peer, |_| Ok::<_, StoreError>(())).await?;
             return Err(error);
         }
         let own = Some(begun.id);
@@ -375,8 +389,16 @@ impl Context {
         let Claims { username, session, generation, expires_at, .. } = self.tokens.verify(token)?;
         let account = self.directory.account_since(&username, generation).await?.ok_or(RpcError::SessionEnded)?;
         let session = self.logins.get(session).await?.ok_or(RpcError::SessionEnded)?;
+        let user = account.user();
+        // A session is good for its own user only. A generation that the store has not heard of was never given out.
+        if session.session.user != user.username || generation > user.generation {
+            return Err(RpcError::SessionEnded);
+        }
         let identity = Identity { account, session, generation, expires_at };
         if !identity.is_current() {
+            if !identity.session.is_ended() {
+                self.logins.end_met(&identity.session.session, &user);
+            }
             return Err(RpcError::SessionEnded);
         }
         self.logins.seen(&identity.session, origin);
@@ -392,10 +414,10 @@ impl Context {
     ///
     /// Errors: `OtherIdentity` for another user's socket; `SessionEnded` when the identity was revoked or the socket has
     /// closed meanwhile. A socket above the user's bound is closed with 4505.
-    pub fn bind(&self, peer: &Arc<Peer>, identity: Identity) -> Result<Arc<Account>, RpcError> {
+    pub fn bind(&self, peer: &Arc<Peer>, identity: Identity) -> Result<(), RpcError> {
         let mailbox = peer.mailbox.as_ref().ok_or(RpcError::WebsocketOnly)?;
         match self.presence.bind(peer, identity, self.config.limits.sockets_per_user) {
-            Ok(account) => self.still_current(peer, account),
+            Ok(()) => self.still_current(peer),
             Err(Unbound::OtherUser) => Err(RpcError::OtherIdentity),
             Err(Unbound::TooMany) => {
                 mailbox.close(4505, "too many connections");
@@ -406,9 +428,9 @@ impl Context {
     }
 
     /// A revocation that ran between the check of the token and the binding did not see this socket.
-    fn still_current(&self, peer: &Arc<Peer>, account: Arc<Account>) -> Result<Arc<Account>, RpcError> {
+    fn still_current(&self, peer: &Arc<Peer>) -> Result<(), RpcError> {
         if peer.identity().is_some_and(|identity| identity.is_current()) {
-            return Ok(account);
+            return Ok(());
         }
         if let Some(mailbox) = &peer.mailbox {
             mailbox.close(4503, "session_ended");

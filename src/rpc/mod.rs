@@ -43,7 +43,7 @@ use crate::feed::subscription::{Opening, Subscriptions};
 use crate::logins::Logins;
 use crate::metrics::Calls;
 use crate::permission::{Method, Target, Verdict, is_privileged, may_call};
-use crate::sessions::{Budget, CallerUser, Peer, Presence};
+use crate::sessions::{Budget, CallerUser, Lost, Peer, Presence};
 use crate::store::Store;
 use crate::users::user::Refusal;
 pub use crate::view::UserView;
@@ -66,7 +66,9 @@ pub struct Context {
     /// The signed-in sockets.
     pub presence: Arc<Presence>,
     /// The pool that hashes passwords.
-    pub hasher: Hasher,
+    pub hasher: Arc<Hasher>,
+    /// Held while a hash of lower cost is replaced.
+    pub upgrading: Arc<tokio::sync::Mutex<()>>,
     /// What a new password must be like.
     pub policy: Arc<Policy>,
     /// How often passwords may be tried and accounts made.
@@ -113,13 +115,32 @@ impl Client {
     }
 }
 
-/// When a call came, for the one whose parameters move its deadline.
+/// When a call came, for those that mind the time themselves.
 #[derive(Clone, Copy)]
 struct Came(Instant);
 
 /// The connection that a call came on.
 fn peer_of(extensions: &Extensions) -> Result<&Arc<Peer>, RpcError> {
     extensions.get::<Arc<Peer>>().ok_or(RpcError::Internal)
+}
+
+/// Until when a call may wait for a hash. Not until its own deadline: what has only waited is told so, whatever it spent
+/// the time on before.
+fn patience(context: &Context, extensions: &Extensions) -> Instant {
+    let came = extensions.get::<Came>().map_or_else(Instant::now, |came| came.0);
+    came + context.config.call_timeout.mul_f64(0.8)
+}
+
+impl From<Lost> for RpcError {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Session => Self::SessionEnded,
+            Lost::Right => Self::Forbidden,
+            Lost::RightOnOneself => Self::OwnPassword,
+            Lost::Contact => Self::StoreUnavailable,
+            Lost::Password => Self::BadCredentials,
+        }
+    }
 }
 
 impl Context {
@@ -144,10 +165,8 @@ impl Context {
     /// Errors: `SessionEnded` when they were; `TokenExpired`.
     async fn caller_now(&self, peer: &Peer) -> Result<CallerUser, RpcError> {
         let identity = peer.identity().ok_or(RpcError::Unauthenticated)?;
-        // From the directory: the account of an HTTP request is not kept current once the cache has dropped it.
-        let account = self.directory.account(&identity.account.user().username).await?;
-        let account = account.ok_or(RpcError::SessionEnded)?;
-        identity.account.update(&account.user());
+        // As the store has the user, where this node may not have heard of a change.
+        self.directory.account(&identity.account.user().username).await?.ok_or(RpcError::SessionEnded)?;
         if !self.logins.has_contact() {
             // As the store has it, or an error that says that it cannot be asked.
             self.logins.get(identity.session.session.id).await?.ok_or(RpcError::SessionEnded)?;
@@ -372,7 +391,7 @@ impl Rpc {
         if let Some(opening) = &opening {
             extensions.insert(opening.replied.clone());
         }
-        if method == Method::UsersChanges {
+        if method == Method::UsersChanges || method.hashes() {
             extensions.insert(Came(came));
         }
         let for_jsonrpsee = id.as_ref().map_or(Id::Number(0), ReplyId::for_jsonrpsee);

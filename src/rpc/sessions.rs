@@ -1,6 +1,7 @@
 //! `auth.*` of those who have a session: going on with it, looking at it, ending it, and changing the password.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use jsonrpsee::Extensions;
@@ -11,22 +12,24 @@ use uuid::Uuid;
 
 use super::error::RpcError;
 use super::params::{Named, Who};
-use super::{Context, Handlers, peer_of};
+use super::{Context, Handlers, patience, peer_of};
 use crate::auth::refresh::{NotOurs, RefreshToken};
 use crate::auth::token::AccessToken;
 use crate::clock::Time;
-use crate::directory::Actor;
-use crate::permission::{Method, Target};
-use crate::sessions::{Identity, Peer, Revoked};
+use crate::permission::Method;
+use crate::sessions::{About, Identity, Proof, Revoked};
 use crate::store::{PasswordChange, PasswordHash, StoreError};
 use crate::users::rules::{self, Act};
 use crate::users::session::Refresh;
-use crate::users::{Email, Session, User};
+use crate::users::{Email, Session, User, Username};
 
 /// How often a refresh is tried when others change the same session meanwhile.
 const MAX_ATTEMPTS: usize = 16;
 /// How many sessions are ended at once.
 const ENDS_AT_ONCE: usize = 16;
+/// How often a session is read again that is behind its token, and the pause before. By then every copy has what was written.
+const READ_AGAIN: usize = 5;
+const BEHIND: Duration = Duration::from_millis(100);
 
 /// Parameters of `auth.refresh`.
 #[derive(Debug, Deserialize)]
@@ -127,7 +130,7 @@ pub struct Refreshed {
 }
 
 /// Result of `auth.logout` and `auth.end_session`.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Default, Serialize)]
 pub struct Ended {
     sessions_ended: usize,
     /// On this gateway; on the others they are closed a moment later.
@@ -182,11 +185,13 @@ impl SessionsServer for Handlers {
     async fn refresh(&self, extensions: &Extensions, params: Named<RefreshParams>) -> Result<Refreshed, RpcError> {
         let (peer, params) = (peer_of(extensions)?, params.get()?);
         let token = self.refresh_key.read(&params.refresh_token)?;
+        let mut behind = 0;
         for _ in 0..MAX_ATTEMPTS {
-            let session = self.store.session_get(token.session).await?.ok_or(RpcError::SessionEnded)?;
+            let session = self.store.session_get_to_replace(token.session).await?.ok_or(RpcError::SessionEnded)?;
             let account = self.directory.account_since(&session.user, session.generation).await?;
             let (user, now) = (account.ok_or(RpcError::SessionEnded)?.user(), self.clock.now());
-            if !session.is_good(&user, now) {
+            if !session.is_good(&user, now) || session.generation > user.generation {
+                self.logins.end_met(&session, &user);
                 let has_expired = !session.ended && now >= session.expires_at;
                 return Err(if has_expired { RpcError::TokenExpired } else { RpcError::SessionEnded });
             }
@@ -200,8 +205,17 @@ impl SessionsServer for Handlers {
                 Refresh::Reused => {
                     // Whoever used it, two have had it: neither goes on (RFC 9700 §4.14.2).
                     tracing::warn!(target: "audit", event = "refresh_reused", user = %user.username, session = %session.id, address = %peer.address);
-                    self.logins.end(session.id, 0, peer).await?;
+                    self.logins.end(session.id, peer, |_| Ok::<_, StoreError>(())).await?;
                     return Err(RpcError::SessionEnded);
+                }
+                // The token is ours, so what was read is older. A session is not ended by that.
+                Refresh::Ahead if behind < READ_AGAIN => {
+                    behind += 1;
+                    tokio::time::sleep(BEHIND).await;
+                }
+                Refresh::Ahead => {
+                    tracing::warn!(session = %session.id, "the store has an older state of a session than was given out");
+                    return Err(RpcError::StoreUnavailable);
                 }
             }
         }
@@ -212,12 +226,18 @@ impl SessionsServer for Handlers {
         let (peer, scope) = (peer_of(extensions)?, params.get()?.scope.unwrap_or_default());
         let Identity { account, session: own, .. } = peer.identity().ok_or(RpcError::Unauthenticated)?;
         let own = own.session.id;
-        if scope == Scope::Current {
-            return self.end_sessions(peer, vec![own], 0).await;
+        let proof = Proof::new(peer, Method::AuthLogout);
+        let mut ended = Ended::default();
+        if scope != Scope::Current {
+            let open = self.store.sessions_of(&account.user().username).await?;
+            let others = open.iter().map(|session| session.id).filter(|&id| id != own);
+            self.end_sessions(&proof, others.collect(), &mut ended).await?;
         }
-        let open = self.store.sessions_of(&account.user().username).await?;
-        let ids = open.iter().map(|session| session.id).filter(|&id| scope == Scope::All || id != own);
-        self.end_sessions(peer, ids.collect(), 0).await
+        if scope != Scope::Others {
+            // Last: with it goes the right to end the others.
+            self.end_sessions(&proof, vec![own], &mut ended).await?;
+        }
+        Ok(ended)
     }
 
     async fn change_password(
@@ -227,16 +247,15 @@ impl SessionsServer for Handlers {
     ) -> Result<PasswordChanged, RpcError> {
         let (peer, params) = (peer_of(extensions)?, params.get()?);
         let identity = peer.identity().ok_or(RpcError::Unauthenticated)?;
-        let user = identity.account.user();
-        self.check_own_password(peer, &user.username, &params.current_password).await?;
+        let (user, until) = (identity.account.user(), patience(self, extensions));
+        let proven = self.check_own_password(peer, &user, &params.current_password, until).await?;
         let email = user.email.as_ref().map_or("", Email::as_str);
-        let hash = self.new_password_hash("new_password", &params.new_password, &user.username, email).await?;
+        let hash = self.new_password_hash("new_password", &params.new_password, &user.username, email, until).await?;
         let keeps = params.keep_other_sessions.unwrap_or(false);
-        // Of HTTP the old token is remembered, which does not outlive the change.
-        let stays = peer.mailbox.is_some().then_some(identity.session.session.id);
-        let actor = Actor { peer: peer.clone(), stays };
+        let proof = Proof::new(peer, Method::AuthChangePassword);
+        let proof = proof.with_password(proven).sparing(identity.session.session.id);
         // A task of its own: a caller who leaves does not keep the session from following the password.
-        let change = tokio::spawn(self.clone().set_own_password(actor, identity, user, hash, keeps));
+        let change = tokio::spawn(self.clone().set_own_password(proof, identity, user, hash, keeps));
         change.await.unwrap_or_else(|error| Err(StoreError::OutcomeUnknown(error.to_string()).into()))
     }
 
@@ -255,12 +274,15 @@ impl SessionsServer for Handlers {
 
     async fn end_session(&self, extensions: &Extensions, params: Named<EndSessionParams>) -> Result<Ended, RpcError> {
         let (peer, params) = (peer_of(extensions)?, params.get()?);
-        let caller = peer.caller();
         let session = self.store.session_get(params.session).await?;
         // One that nobody has is another's: who may not end those is not told which there are.
-        let target = session.map_or(Target::Another, |session| caller.target(&session.user));
-        self.allow(&caller, Method::AuthEndSession, target)?;
-        self.end_sessions(peer, vec![params.session], 0).await
+        let proof = Proof::new(peer, Method::AuthEndSession);
+        // One that nobody has is another's: who may not end those is not told which there are.
+        let owner = session.map_or_else(Username::of_nobody, |session| session.user);
+        self.directory.judge(&proof, About::Somebody(&owner))?;
+        let mut ended = Ended::default();
+        self.end_sessions(&proof, vec![params.session], &mut ended).await?;
+        Ok(ended)
     }
 }
 
@@ -268,72 +290,51 @@ impl Handlers {
     /// Writes the new password, and what follows for the sessions.
     async fn set_own_password(
         self,
-        actor: Actor,
+        proof: Proof,
         identity: Identity,
         seen: Arc<User>,
         hash: PasswordHash,
         keeps: bool,
     ) -> Result<PasswordChanged, RpcError> {
-        let peer = actor.peer.clone();
+        let peer = proof.peer.clone();
         let act = Act { actor: Some(seen.username.clone()), at: self.clock.now(), reason: None };
-        let next = |user: &User| {
-            // Hashing took a while: the password that was checked may be another now, or the account closed.
-            if user.generation != seen.generation || identity.session.is_ended() {
-                return Err(RpcError::SessionEnded);
-            }
-            Ok(Some(rules::change_password(user, keeps, act.clone())))
-        };
-        let changed = self.directory.change(&seen.username, None, PasswordChange::Set(hash), actor, next).await?;
+        let next = |user: &User| Ok::<_, RpcError>(Some(rules::change_password(user, keeps, act.clone())));
+        let changed = self.directory.change(&proof, &seen.username, None, PasswordChange::Set(hash), next).await?;
+        let sessions_ended = changed.sessions_ended;
         let (user, origin, now) = (changed.user, peer.origin(), self.clock.now());
         let moved =
-            |session: &Session| Some(session.move_to(user.generation, origin.clone(), now, self.logins.lifetimes));
+            |session: &Session| Ok(Some(session.move_to(user.generation, origin.clone(), now, self.logins.lifetimes)));
         let session = self.logins.change(identity.session.session.id, moved).await;
-        let session = session.map_err(|error| RpcError::from(error).after_a_write())?.ok_or(RpcError::SessionEnded)?;
-        let sessions_ended = self.end_former_sessions(&user, &peer).await;
+        let session = session.map_err(StoreError::after_a_write)?.ok_or(RpcError::SessionEnded)?;
         Ok(PasswordChanged { sessions_ended, tokens: self.tokens_of(&user, &session) })
     }
 }
 
 impl Context {
-    /// Ends sessions, at the request of `peer`; `generation` as for [`crate::logins::Logins::end`].
-    async fn end_sessions(&self, peer: &Arc<Peer>, ids: Vec<Uuid>, generation: u64) -> Result<Ended, RpcError> {
-        let ends = stream::iter(ids).map(|id| self.logins.end(id, generation, peer)).buffer_unordered(ENDS_AT_ONCE);
-        let ends: Vec<Result<Revoked, StoreError>> = ends.collect().await;
-        let (mut sessions_ended, mut sockets_closed) = (0, 0);
+    /// Ends sessions, each while the caller may still do so, and counts them.
+    async fn end_sessions(&self, proof: &Proof, ids: Vec<Uuid>, ended: &mut Ended) -> Result<(), RpcError> {
+        let end = |id| {
+            let (asked, directory) = (proof.clone(), self.directory.clone());
+            let may = move |session: &Session| Ok(directory.judge(&asked, About::Somebody(&session.user))?);
+            self.logins.end(id, &proof.peer, may)
+        };
+        let ends: Vec<Result<Revoked, RpcError>> =
+            stream::iter(ids).map(end).buffer_unordered(ENDS_AT_ONCE).collect().await;
         let mut failure = None;
         for end in ends {
             match end {
                 Ok(Revoked { sessions, sockets }) => {
-                    sessions_ended += sessions;
-                    sockets_closed += sockets;
+                    ended.sessions_ended += sessions;
+                    ended.sockets_closed += sockets;
                 }
-                Err(error) => failure = Some(RpcError::from(error)),
+                Err(error) => failure = Some(error),
             }
         }
-        if let Some(failure) = failure {
-            return Err(if sessions_ended > 0 { failure.after_a_write() } else { failure });
+        match failure {
+            Some(failure) if ended.sessions_ended > 0 => Err(failure.after_a_write()),
+            Some(failure) => Err(failure),
+            None => Ok(()),
         }
-        Ok(Ended { sessions_ended, sockets_closed })
-    }
-
-    /// Ends the sessions that a greater generation of their user is over with already, and counts them: nothing personal
-    /// is to be kept of them.
-    pub(super) async fn end_former_sessions(&self, user: &User, peer: &Arc<Peer>) -> usize {
-        let ended = async {
-            let mut former = self.store.sessions_of(&user.username).await?;
-            former.retain(|session| session.generation < user.generation);
-            let now = self.clock.now();
-            let count = former.iter().filter(|session| now < session.expires_at).count();
-            if !former.is_empty() {
-                let ids = former.iter().map(|session| session.id).collect();
-                self.end_sessions(peer, ids, user.generation).await?;
-            }
-            Ok::<_, RpcError>(count)
-        };
-        ended.await.unwrap_or_else(|error| {
-            tracing::warn!(?error, "revoked sessions stay in the store until they have expired");
-            0
-        })
     }
 
     /// The tokens of a session as it is now.

@@ -59,6 +59,7 @@ impl SystemServer for Handlers {
             "subscriptions_per_socket": limits.subscriptions,
             "sockets": limits.sockets,
             "sockets_per_user": limits.sockets_per_user,
+            "sessions_per_user": limits.sessions_per_user,
             "unauthenticated_sockets_per_address": limits.unauthenticated_per_address,
             "search_count_max": SEARCH_COUNT_MAX,
             "password_min_chars": self.config.password_min,

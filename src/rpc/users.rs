@@ -4,16 +4,17 @@ use jsonrpsee::Extensions;
 use jsonrpsee::proc_macros::rpc;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::auth::NewUser;
 use super::error::{FieldError, RpcError};
 use super::listing::{self, ListParams, ListResult, SearchParams, SearchResult};
 use super::params::{Named, StrictJson, Who, given, nullable};
-use super::{Handlers, UserView, peer_of};
+use super::{Handlers, UserView, patience, peer_of};
 use crate::auth::hashing::Verdict;
 use crate::auth::password::Password;
 use crate::permission::{Field, Method, Target, set_by};
-use crate::sessions::{CallerUser, Peer};
+use crate::sessions::{CallerUser, Peer, Proof, ProvenPassword};
 use crate::store::PasswordChange;
 use crate::users::rules::{self, Act, Patch};
 use crate::users::user::{self, Attributes, Refusal};
@@ -307,7 +308,9 @@ impl UsersServer for Handlers {
         let caller = peer.caller();
         let new = NewUser::check(&params.username, &params.email, params.display_name.as_deref())?;
         let role = params.role.unwrap_or(Role::User);
-        let account = self.create_user(peer, new, &params.password, role, self.act(&caller, None)).await?;
+        let (proof, until) = (Proof::new(peer, Method::UsersCreate), patience(self, extensions));
+        let act = self.act(&caller, None);
+        let account = self.create_user(&proof, new, &params.password, role, act, until).await?;
         Ok(UserResult { user: UserView::new(account.user(), &caller) })
     }
 
@@ -318,15 +321,17 @@ impl UsersServer for Handlers {
         let target = caller.target(&username);
         self.allow(&caller, Method::UsersUpdate, target)?;
         let patch = params.patch.check()?;
+        let mut proof = Proof::new(peer, Method::UsersUpdate);
         if patch.email.is_some() && target == Target::Oneself {
             let needed = || Refusal::new("required", "is needed to change your own address");
             let given = params.current_password.as_ref();
             let given = given.ok_or_else(|| RpcError::param("current_password", needed()))?;
-            self.check_own_password(peer, &username, given).await?;
+            let user = caller.user.as_ref().ok_or(RpcError::Unauthenticated)?;
+            proof = proof.with_password(self.check_own_password(peer, user, given, patience(self, extensions)).await?);
         }
         let act = self.act(&caller, None);
         let next = |user: &User| Ok::<_, RpcError>(rules::update(present(user)?, &patch, act.clone()));
-        let changed = self.directory.change(&username, params.if_rev, PasswordChange::Keep, peer, next).await?;
+        let changed = self.directory.change(&proof, &username, params.if_rev, PasswordChange::Keep, next).await?;
         Ok(UserResult { user: UserView::new(changed.user, &caller) })
     }
 
@@ -345,8 +350,8 @@ impl UsersServer for Handlers {
         self.allow(&caller, Method::UsersSetRole, caller.target(&username))?;
         let act = self.act(&caller, None);
         let next = |user: &User| Ok::<_, RpcError>(rules::set_role(present(user)?, params.role, act.clone()));
-        let changed = self.directory.change(&username, params.if_rev, PasswordChange::Keep, peer, next).await?;
-        self.end_former_sessions(&changed.user, peer).await;
+        let proof = Proof::new(peer, Method::UsersSetRole);
+        let changed = self.directory.change(&proof, &username, params.if_rev, PasswordChange::Keep, next).await?;
         Ok(UserResult { user: UserView::new(changed.user, &caller) })
     }
 
@@ -361,13 +366,13 @@ impl UsersServer for Handlers {
         self.allow(&caller, Method::UsersSetPassword, caller.target(&username))?;
         let user = self.directory.get(&username).await?.ok_or(RpcError::NotFound)?;
         let email = present(&user)?.email.as_ref().map_or("", Email::as_str);
-        let hash = self.new_password_hash("new_password", &params.new_password, &username, email).await?;
-        // Hashing took a while: the caller may have lost the right meanwhile.
-        self.allow(&peer.caller(), Method::UsersSetPassword, caller.target(&username))?;
+        let until = patience(self, extensions);
+        let hash = self.new_password_hash("new_password", &params.new_password, &username, email, until).await?;
         let act = self.act(&caller, None);
         let next = |user: &User| Ok::<_, RpcError>(Some(rules::set_password(present(user)?, act.clone())));
-        let changed = self.directory.change(&username, None, PasswordChange::Set(hash), peer, next).await?;
-        Ok(SetPasswordResult { sessions_ended: self.end_former_sessions(&changed.user, peer).await })
+        let proof = Proof::new(peer, Method::UsersSetPassword);
+        let changed = self.directory.change(&proof, &username, None, PasswordChange::Set(hash), next).await?;
+        Ok(SetPasswordResult { sessions_ended: changed.sessions_ended })
     }
 
     async fn erase(&self, extensions: &Extensions, params: Named<UserParams>) -> Result<Done, RpcError> {
@@ -376,9 +381,10 @@ impl UsersServer for Handlers {
         let username = params.username.resolve(&caller)?;
         self.allow(&caller, Method::UsersErase, caller.target(&username))?;
         let act = self.act(&caller, None);
-        let next = |user: &User| Ok::<_, RpcError>(rules::erase(present(user)?, act.clone()));
-        let changed = self.directory.change(&username, None, PasswordChange::Remove, peer, next).await?;
-        self.end_former_sessions(&changed.user, peer).await;
+        // Of an erased user, too: what was left half done is done again.
+        let next = |user: &User| Ok::<_, RpcError>(rules::erase(user, act.clone()));
+        let proof = Proof::new(peer, Method::UsersErase);
+        self.directory.change(&proof, &username, None, PasswordChange::Remove, next).await?;
         Ok(Done {})
     }
 }
@@ -402,38 +408,42 @@ impl Handlers {
         self.allow(&caller, method, caller.target(&username))?;
         let act = self.act(&caller, checked_reason(params.reason)?);
         let next = |user: &User| Ok::<_, RpcError>(rule(present(user)?, act.clone()));
-        let changed = self.directory.change(&username, params.if_rev, PasswordChange::Keep, peer, next).await?;
-        let sessions_ended = self.end_former_sessions(&changed.user, peer).await;
-        let user = UserView::new(changed.user, &caller);
+        let proof = Proof::new(peer, method);
+        let changed = self.directory.change(&proof, &username, params.if_rev, PasswordChange::Keep, next).await?;
+        let (user, sessions_ended) = (UserView::new(changed.user, &caller), changed.sessions_ended);
         Ok(StatusResult { user, sessions_ended, sockets_closed: changed.revoked.sockets })
     }
 
-    /// The caller proves once more who they are, with the parameter `current_password`.
+    /// The caller, who is `user`, proves once more who they are, with the parameter `current_password`.
     pub(super) async fn check_own_password(
         &self,
         peer: &Peer,
-        username: &Username,
+        user: &User,
         password: &SecretString,
-    ) -> Result<(), RpcError> {
+        until: Instant,
+    ) -> Result<ProvenPassword, RpcError> {
+        let username = &user.username;
         let parsed = Password::parse(password.expose_secret());
         let password = parsed.map_err(|refusal| RpcError::param("current_password", refusal))?;
         let mut attempt = self.attempt(username.as_str(), peer)?;
         let stored = self.store.password_get(username).await?;
         attempt.costs();
-        match self.hashed(self.hasher.verify(password, stored)).await {
+        match self.hashed(until, self.hasher.verify(password, stored.clone())).await {
             Err(error) => {
                 attempt.void();
                 Err(error)
             }
-            Ok(Verdict::Wrong) => {
-                attempt.failed();
-                tracing::info!(target: "audit", event = "proof_failed", user = %username, address = %peer.address);
-                Err(RpcError::BadCredentials)
-            }
-            Ok(Verdict::Right | Verdict::RightButWeak) => {
-                attempt.succeeded();
-                Ok(())
-            }
+            Ok(verdict) => match stored.filter(|_| verdict != Verdict::Wrong) {
+                Some(hash) => {
+                    attempt.succeeded();
+                    Ok(ProvenPassword { rev: user.rev, hash })
+                }
+                None => {
+                    attempt.failed();
+                    tracing::info!(target: "audit", event = "proof_failed", user = %username, address = %peer.address);
+                    Err(RpcError::BadCredentials)
+                }
+            },
         }
     }
 }

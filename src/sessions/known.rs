@@ -1,33 +1,32 @@
 //! Sessions as this node knows them: one object each, shared by every connection that speaks in it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Weak};
 
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
-use quick_cache::sync::Cache;
 use uuid::Uuid;
 
+use super::registry::{Entry, Registry};
 use crate::clock::Time;
 use crate::users::Session;
 use crate::users::session::SEEN_EVERY;
 
 /// How many sessions without a connection are kept in memory.
-const CACHE_SESSIONS: usize = 20_000;
+const RECENT_SESSIONS: usize = 20_000;
 
 /// A session that this node knows.
+pub type Known = Entry<Uuid, KnownState>;
+
+/// What is in a [`Known`].
 #[derive(Debug)]
-pub struct Known {
+pub struct KnownState {
     /// As it was when this node first met it; ends and refreshes do not show here.
     pub session: Session,
     ended: AtomicBool,
     /// When it was last seen, as far as it was written, in milliseconds since 1970.
     seen_at: AtomicI64,
-    /// Where it is found by others.
-    all: Arc<DashMap<Uuid, Weak<Known>>>,
 }
 
-impl Known {
+impl KnownState {
     /// Marks it as ended, for everyone who speaks in it.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Release);
@@ -49,64 +48,35 @@ impl Known {
     }
 }
 
-impl Drop for Known {
-    fn drop(&mut self) {
-        self.all.remove_if(&self.session.id, |_, known| known.strong_count() == 0);
-    }
-}
-
 /// The sessions that this node knows: all that a connection speaks in, and the last that were met.
 #[derive(Debug)]
-pub struct KnownSessions {
-    all: Arc<DashMap<Uuid, Weak<Known>>>,
-    recent: Cache<Uuid, Arc<Known>>,
-}
+pub struct KnownSessions(Registry<Uuid, KnownState>);
 
 impl Default for KnownSessions {
     fn default() -> Self {
-        Self { all: Arc::default(), recent: Cache::new(CACHE_SESSIONS) }
+        Self(Registry::new(RECENT_SESSIONS))
     }
 }
 
 impl KnownSessions {
     /// The session of an id, if it is known.
     pub fn get(&self, id: Uuid) -> Option<Arc<Known>> {
-        // In memory for as long as somebody asks for it.
-        self.recent.get(&id).or_else(|| self.all.get(&id).and_then(|known| known.upgrade()))
+        self.0.get(&id)
     }
 
     /// Ends all for those who speak in them, and knows none any more.
     pub fn forget(&self) {
-        self.recent.clear();
-        self.all.retain(|_, known| {
-            known.upgrade().inspect(|known| known.end());
-            false
-        });
+        self.0.forget().iter().for_each(|known| known.end());
     }
 
     /// Takes note of a session, unless it is known by now.
     pub fn insert(&self, session: Session) -> Arc<Known> {
-        let id = session.id;
-        let known = Arc::new(Known {
+        let known = self.0.get_or_insert(session.id, || KnownState {
             ended: AtomicBool::new(session.ended),
             seen_at: AtomicI64::new(session.last_seen_at.ms()),
-            all: self.all.clone(),
             session,
         });
-        let known = match self.all.entry(id) {
-            Entry::Occupied(mut there) => match there.get().upgrade() {
-                Some(there) => there,
-                None => {
-                    there.insert(Arc::downgrade(&known));
-                    known
-                }
-            },
-            Entry::Vacant(vacant) => {
-                vacant.insert(Arc::downgrade(&known));
-                known
-            }
-        };
-        self.recent.insert(id, known.clone());
+        self.0.keep(&known);
         known
     }
 }

@@ -3,60 +3,35 @@
 //! A [`Peer`] is one connection (or one HTTP request); signing in gives it an [`Identity`]. Sockets of
 //! one user share one [`Account`], whose user every change replaces: a permission check needs no store.
 
+mod account;
 mod budget;
 mod known;
 mod mailbox;
 mod presence;
+mod proof;
+mod registry;
 mod sockets;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+pub use account::{Account, Accounts};
 pub use budget::{Bucket, Budget};
 pub use known::{Known, KnownSessions};
 pub use mailbox::{Closing, Mailbox, Outbound, STALLED, When};
 pub use presence::{Presence, Revocation, Revoked, Unbound, notification};
+pub use proof::{About, Lost, Proof, ProvenPassword};
 pub use sockets::{Admission, Anonymous, Full, Sockets};
 
 use crate::clock::Time;
 use crate::permission::{Caller, Target};
-use crate::store::SCANS_PER_USER;
 use crate::users::session::Origin;
 use crate::users::{Status, User, Username};
-
-/// A user as this node knows it now.
-#[derive(Debug)]
-pub struct Account {
-    user: RwLock<Arc<User>>,
-    /// What is left of the calls that this user may make.
-    calls: Bucket,
-    /// Taken by each of their calls that has the store look at many users.
-    pub scans: Semaphore,
-}
-
-impl Account {
-    /// The account of a user just read.
-    pub fn new(user: Arc<User>) -> Self {
-        Self { user: RwLock::new(user), calls: Bucket::default(), scans: Semaphore::new(SCANS_PER_USER) }
-    }
-
-    /// The newest state known.
-    pub fn user(&self) -> Arc<User> {
-        self.user.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Takes over a newer state; an older one is ignored. Answers with the state it replaced.
-    pub fn update(&self, user: &Arc<User>) -> Option<Arc<User>> {
-        let mut current = self.user.write().unwrap_or_else(PoisonError::into_inner);
-        (user.rev > current.rev).then(|| std::mem::replace(&mut *current, user.clone()))
-    }
-}
 
 /// Whose connection it is.
 #[derive(Debug, Clone)]
@@ -76,8 +51,10 @@ impl Identity {
     /// Its user, unless it has been revoked: the account can be used, the token is of its generation, the session goes on.
     pub fn current_user(&self) -> Option<Arc<User>> {
         let user = self.account.user();
-        let is_current =
-            user.status == Status::Active && self.generation >= user.generation && !self.session.is_ended();
+        let is_current = user.status == Status::Active
+            && self.generation >= user.generation
+            && !self.session.is_ended()
+            && !self.account.is_forgotten();
         is_current.then_some(user)
     }
 
@@ -160,10 +137,13 @@ impl Peer {
         self.identity_version.fetch_add(1, Ordering::Release);
     }
 
-    /// Has its identity of this session outlive a change that made the user's generation this.
+    /// Has its socket's identity of this session outlive a change that made the user's generation this. Of an HTTP request
+    /// the old token is remembered, which does not outlive the change.
     pub fn outlive(&self, session: Uuid, generation: u64) {
         let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(identity) = identity.as_mut().filter(|identity| identity.session.session.id == session) {
+        if self.mailbox.is_some()
+            && let Some(identity) = identity.as_mut().filter(|identity| identity.session.session.id == session)
+        {
             identity.generation = generation;
         }
     }

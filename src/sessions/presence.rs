@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
-use super::{Account, Closing, Identity, Outbound, Peer, When};
+use super::{Closing, Identity, Outbound, Peer, When};
 use crate::users::Username;
 
 /// Why sockets are closed, as `auth.revoked` and the close frame say it.
@@ -44,62 +44,37 @@ pub enum Unbound {
 /// The signed-in sockets of this node.
 #[derive(Debug, Default)]
 pub struct Presence {
-    users: DashMap<String, Online>,
-}
-
-#[derive(Debug)]
-struct Online {
-    account: Arc<Account>,
-    peers: Vec<Arc<Peer>>,
+    users: DashMap<String, Vec<Arc<Peer>>>,
 }
 
 impl Presence {
-    /// The account of a user who has open sockets here.
-    pub fn account(&self, key: &str) -> Option<Arc<Account>> {
-        self.users.get(key).map(|online| online.account.clone())
-    }
-
-    /// Signs a socket in under its identity, or extends it, and answers with the account that all sockets of the user share.
-    /// Calls of one socket run beside each other: who comes second meets what the first has done.
-    pub fn bind(&self, peer: &Arc<Peer>, identity: Identity, max_sockets: usize) -> Result<Arc<Account>, Unbound> {
+    /// Signs a socket in under its identity, or extends it. Calls of one socket run beside each other: who comes second meets
+    /// what the first has done.
+    pub fn bind(&self, peer: &Arc<Peer>, identity: Identity, max_sockets: usize) -> Result<(), Unbound> {
         let left = peer.lock_binding();
         if *left {
             return Err(Unbound::Left);
         }
-        let Some(current) = peer.identity() else {
-            return self.join(peer, identity, max_sockets).ok_or(Unbound::TooMany);
-        };
-        if current.account.user().username != identity.account.user().username {
-            return Err(Unbound::OtherUser);
+        match peer.identity() {
+            None => return self.join(peer, identity, max_sockets),
+            Some(current) if current.account.user().username != identity.account.user().username => {
+                return Err(Unbound::OtherUser);
+            }
+            Some(_) => peer.identify(identity),
         }
-        let account = current.account;
-        account.update(&identity.account.user());
-        peer.identify(Identity { account: account.clone(), ..identity });
-        Ok(account)
+        Ok(())
     }
 
-    /// Adds a socket. `None` when the user already has `max_sockets`.
-    fn join(&self, peer: &Arc<Peer>, mut identity: Identity, max_sockets: usize) -> Option<Arc<Account>> {
-        let user = identity.account.user();
-        let account = match self.users.entry(user.username.key()) {
-            Entry::Occupied(mut online) => {
-                let online = online.get_mut();
-                if online.peers.len() >= max_sockets {
-                    return None;
-                }
-                online.account.update(&user);
-                online.peers.push(peer.clone());
-                online.account.clone()
-            }
-            Entry::Vacant(vacant) => {
-                let account = identity.account.clone();
-                vacant.insert(Online { account: account.clone(), peers: vec![peer.clone()] });
-                account
-            }
-        };
-        identity.account = account.clone();
+    /// Adds a socket, unless the user already has `max_sockets`.
+    fn join(&self, peer: &Arc<Peer>, identity: Identity, max_sockets: usize) -> Result<(), Unbound> {
+        let mut peers = self.users.entry(identity.account.user().username.key()).or_default();
+        if peers.len() >= max_sockets {
+            return Err(Unbound::TooMany);
+        }
+        peers.push(peer.clone());
+        // Before others see the socket there: a revocation asks by what it has signed in.
         peer.identify(identity);
-        Some(account)
+        Ok(())
     }
 
     /// Removes a socket that has closed. A call that was cut off may still be in the middle of a step: what it binds later is
@@ -109,11 +84,10 @@ impl Presence {
         *left = true;
         let Some(identity) = peer.identity() else { return };
         let key = identity.account.user().username.key();
-        if let Entry::Occupied(mut online) = self.users.entry(key) {
-            let peers = &mut online.get_mut().peers;
-            peers.retain(|other| other.id != peer.id);
-            if peers.is_empty() {
-                online.remove();
+        if let Entry::Occupied(mut peers) = self.users.entry(key) {
+            peers.get_mut().retain(|other| other.id != peer.id);
+            if peers.get().is_empty() {
+                peers.remove();
             }
         }
     }
@@ -147,8 +121,8 @@ impl Presence {
 
     /// Closes every socket, and knows none any more.
     pub fn forget(&self, code: u16, reason: &'static str) {
-        self.users.retain(|_, online| {
-            for mailbox in online.peers.iter().filter_map(|peer| peer.mailbox.as_ref()) {
+        self.users.retain(|_, peers| {
+            for mailbox in peers.iter().filter_map(|peer| peer.mailbox.as_ref()) {
                 mailbox.close(code, reason);
             }
             false
@@ -157,7 +131,7 @@ impl Presence {
 
     /// A user's sockets here, with what signed each in.
     fn peers_of(&self, user: &Username) -> impl Iterator<Item = (Arc<Peer>, Identity)> + use<> {
-        let peers = self.users.get(&user.key()).map(|online| online.peers.clone()).unwrap_or_default();
+        let peers = self.users.get(&user.key()).map(|peers| peers.clone()).unwrap_or_default();
         peers.into_iter().filter_map(|peer| peer.identity().map(|identity| (peer, identity)))
     }
 
@@ -168,7 +142,7 @@ impl Presence {
 
     /// How many signed-in sockets a user has here.
     pub fn sockets_of(&self, username: &Username) -> usize {
-        self.users.get(&username.key()).map_or(0, |online| online.peers.len())
+        self.users.get(&username.key()).map_or(0, |peers| peers.len())
     }
 }
 
@@ -184,7 +158,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Time;
-    use crate::sessions::{KnownSessions, Mailbox};
+    use crate::sessions::{Accounts, KnownSessions, Mailbox};
     use crate::users::rules::{self, Act};
     use crate::users::session::{Lifetimes, Origin};
     use crate::users::{Email, Role, Session};
@@ -200,7 +174,7 @@ mod tests {
             (Lifetimes { idle: life, whole: life }, Origin { address: ADDRESS, user_agent: None });
         let session = KnownSessions::default().insert(Session::begin(&user, None, origin, now, lifetimes));
         let generation = user.generation;
-        Identity { account: Arc::new(Account::new(Arc::new(user))), session, generation, expires_at: now }
+        Identity { account: Accounts::default().insert(&Arc::new(user)), session, generation, expires_at: now }
     }
 
     fn socket() -> Arc<Peer> {
@@ -223,9 +197,8 @@ mod tests {
                     presence.bind(peer, identity.clone(), 20)
                 }
             });
-            let outcomes = std::thread::scope(|scope| {
-                bound.map(|bind| scope.spawn(bind)).map(|thread| thread.join().unwrap().map(|_| ()))
-            });
+            let outcomes =
+                std::thread::scope(|scope| bound.map(|bind| scope.spawn(bind)).map(|thread| thread.join().unwrap()));
             assert!(outcomes.contains(&Ok(())) && outcomes.contains(&Err(Unbound::OtherUser)), "{outcomes:?}");
             assert_eq!(sockets_of(&presence, "alice") + sockets_of(&presence, "bob"), 1);
         }

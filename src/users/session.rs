@@ -95,6 +95,8 @@ pub enum Refresh {
     Again,
     /// It was used before: somebody else may have it.
     Reused,
+    /// It was given out after this state: what was read is behind.
+    Ahead,
 }
 
 impl Session {
@@ -127,7 +129,8 @@ impl Session {
         match self.token.checked_sub(token) {
             Some(0) => Refresh::Next(Box::new(self.with_token(self.token + 1, origin, now, lifetimes))),
             Some(1) if since < OVERLAP => Refresh::Again,
-            _ => Refresh::Reused,
+            Some(_) => Refresh::Reused,
+            None => Refresh::Ahead,
         }
     }
 
@@ -233,10 +236,10 @@ mod tests {
         let used = |token, seconds| second.refresh(token, origin(), at(seconds), LIFETIMES);
         assert_eq!((used(1, 50), used(1, 59), used(1, 41)), (Refresh::Again, Refresh::Again, Refresh::Again));
         assert_eq!((used(1, 60), used(1, 40)), (Refresh::Reused, Refresh::Reused));
-        // Older ones at no time, nor one that was never given out.
+        // Older ones at no time. Of one that is newer than this state, it says nothing.
         let third = refreshed(&second, 51);
-        for token in [0, 1, 4, u64::MAX] {
-            assert_eq!(third.refresh(token, origin(), at(51), LIFETIMES), Refresh::Reused, "{token}");
+        for (token, outcome) in [(0, Refresh::Reused), (1, Refresh::Reused), (4, Refresh::Ahead)] {
+            assert_eq!(third.refresh(token, origin(), at(51), LIFETIMES), outcome, "{token}");
         }
         // After a change of the password there is no overlap with what was before.
         let moved = second.move_to(2, origin(), at(51), LIFETIMES);

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use doorward::auth::password::Password;
 use doorward::permission::Method;
-use doorward::sessions::Peer;
-use doorward::store::{PasswordChange, StoreError};
+use doorward::store::PasswordChange;
+use doorward::users::Username;
 use doorward::users::rules::{self, Act};
-use doorward::users::{User, Username};
 use serde_json::{Value, json};
 
 use crate::support::{Failure, PASSWORD, TestClient, TestGateway};
@@ -276,11 +275,11 @@ async fn s14_a_login_with_what_was_the_password_when_it_began_is_refused() {
     let context = &gateway.server().app().rpc.context;
     let hash = context.hasher.hash(Password::parse("another horse 8 battery").unwrap()).await.unwrap();
     let replace = async {
+        let alice = context.store.user_get(&Username::parse("alice").unwrap()).await.unwrap().unwrap();
         let act = Act { actor: None, at: gateway.clock.now(), reason: None };
-        let next = |user: &User| Ok::<_, StoreError>(Some(rules::set_password(user, act.clone())));
-        let nobody = Arc::new(Peer::new(0, gateway.address.ip(), None, None));
-        let alice = Username::parse("alice").unwrap();
-        context.directory.change(&alice, None, PasswordChange::Set(hash), &nobody, next).await.unwrap();
+        let next = rules::set_password(&alice, act);
+        context.store.user_replace(next.clone(), PasswordChange::Set(hash)).await.unwrap();
+        context.directory.apply(&Arc::new(next), None);
     };
     for login in logging_in_meanwhile(&gateway, replace).await {
         assert_eq!(login.unwrap_err().code, 1005);

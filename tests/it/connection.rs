@@ -7,7 +7,7 @@ use std::time::Duration;
 use doorward::clock::Clock;
 use doorward::connection::{Connection, Options, Service};
 use doorward::rpc::{Answer, Reply};
-use doorward::sessions::{Account, Identity, KnownSessions, Peer};
+use doorward::sessions::{Accounts, Identity, KnownSessions, Peer};
 use doorward::users::Session;
 use doorward::users::session::Lifetimes;
 use futures_util::FutureExt;
@@ -42,7 +42,7 @@ impl Stage {
         let (peer, alice, now) = (self.peer.get().unwrap(), user("alice"), Clock::default().now());
         let lifetimes = Lifetimes { idle: HOUR, whole: HOUR };
         let session = KnownSessions::default().insert(Session::begin(&alice, None, peer.origin(), now, lifetimes));
-        let (generation, account) = (alice.generation, Arc::new(Account::new(Arc::new(alice))));
+        let (generation, account) = (alice.generation, Accounts::default().insert(&Arc::new(alice)));
         peer.identify(Identity { account, session, generation, expires_at: now.plus(HOUR) });
     }
 }

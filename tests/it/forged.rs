@@ -151,3 +151,31 @@ async fn s12_ten_thousand_flipped_bits_of_hs256_are_refused_alike() {
 async fn s12_ten_thousand_flipped_bits_of_eddsa_are_refused_alike() {
     flipped_bits_are_refused(Algorithm::EdDsa).await;
 }
+
+#[tokio::test]
+async fn s12_a_token_is_good_in_a_session_of_its_own_user_and_generation_only() {
+    let gateway = signing(Algorithm::Hs256).await;
+    let (alice, bob) = (gateway.logged_in("alice").await, gateway.logged_in("bob").await);
+    let forger = Forger::new(Algorithm::Hs256, &alice.token);
+    let changed = |name: &str, value: Value| {
+        let mut claims = forger.claims.clone();
+        claims.insert(name.to_owned(), value);
+        forger.with_claims(&claims)
+    };
+    let bobs = Forger::new(Algorithm::Hs256, &bob.token).claims;
+    for (name, token, code) in [
+        ("her own", changed("gen", json!(1)), None),
+        ("in bob's session", changed("sid", bobs["sid"].clone()), Some(1004)),
+        ("of a generation to come", changed("gen", json!(2)), Some(1004)),
+    ] {
+        let asked = gateway.call(Some(&token), "users.get", json!({"username": "me"})).await;
+        assert_eq!(asked.err().map(|failure| failure.code), code, "{name}");
+        let signed_in = gateway.socket().await.call("auth.authenticate", json!({"access_token": token})).await;
+        assert_eq!(signed_in.err().map(|failure| failure.code), code, "{name}");
+    }
+    bob_still_speaks(bob).await;
+}
+
+async fn bob_still_speaks(mut bob: TestClient) {
+    bob.call("users.get", json!({"username": "me"})).await.unwrap();
+}

@@ -483,6 +483,7 @@ async fn s20_system_info_tells_every_limit_of_the_reference_and_the_home_of_the_
         ("calls_in_flight", 32),
         ("subscriptions_per_socket", 32),
         ("sockets_per_user", 20),
+        ("sessions_per_user", 100),
         ("unauthenticated_sockets_per_address", 20),
         ("ping_seconds", 25),
         ("pong_seconds", 10),

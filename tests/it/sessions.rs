@@ -3,6 +3,7 @@
 mod chains;
 mod nodes;
 mod password;
+mod stale;
 
 use std::time::Duration;
 
