@@ -19,6 +19,8 @@ use crate::users::{Role, User, Username};
 
 /// How far the clocks of two nodes may be apart, in seconds.
 const LEEWAY_SECONDS: i64 = 30;
+/// How far the clock may be set back for the tokens that were issued before, in seconds.
+const SET_BACK_SECONDS: i64 = 300;
 /// A token is good this long after it expired, and so is the socket that it signed in.
 pub const LEEWAY: Duration = Duration::from_secs(LEEWAY_SECONDS.unsigned_abs());
 /// The longest token, in bytes; a longer one is refused unread. Ours have about 400.
@@ -70,7 +72,7 @@ pub struct Claims {
 /// Why a token is not good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It was good until it expired.
+    /// It was good until it expired, or the clock was set back behind its beginning.
     #[error("the access token has expired; refresh it")]
     Expired,
     /// It was never good here.
@@ -120,18 +122,26 @@ impl Tokens {
         AccessToken { text: self.keys.sign(TYPE, &payload).into(), expires_at: at_seconds(expires_at) }
     }
 
-    /// What `text` says, if it is a token of this gateway that has not expired.
+    /// What `text` says, if it is a token of this gateway whose time is now.
     ///
-    /// Errors: [`TokenError::Expired`] for one that is good in every other respect, else [`TokenError::Invalid`].
+    /// Errors: [`TokenError::Expired`] for one that is good in every other respect, also when its time is still to come: a
+    /// clock was set back, and a refresh gives a token of the time that is now. Else [`TokenError::Invalid`].
     pub fn verify(&self, text: &str) -> Result<Claims, TokenError> {
         if text.len() > MAX_BYTES {
             return Err(TokenError::Invalid);
         }
         let claims = self.read(text).ok_or(TokenError::Invalid)?;
-        if self.clock.now().seconds() >= claims.expires_at.seconds() + LEEWAY_SECONDS {
-            return Err(TokenError::Expired);
+        let (now, from) = (self.clock.now().seconds(), claims.issued_at.seconds() - SET_BACK_SECONDS);
+        match (from..claims.expires_at.seconds() + LEEWAY_SECONDS).contains(&now) {
+            true => Ok(claims),
+            false => Err(TokenError::Expired),
         }
-        Ok(claims)
+    }
+
+    /// Whether it is the time of a token that expires then, and was good before: the clock may have been set back meanwhile.
+    pub fn is_now(&self, expires_at: Time) -> bool {
+        let (now, expires_at) = (self.clock.now().seconds(), expires_at.seconds());
+        (expires_at - self.lifetime_seconds - SET_BACK_SECONDS..expires_at + LEEWAY_SECONDS).contains(&now)
     }
 
     /// The claims of a token that is or was good; `None` for every other text.
@@ -147,14 +157,14 @@ impl Tokens {
         self.check(from_object(&payload)?)
     }
 
-    /// Every claim but the expiry, which makes another error.
+    /// Every claim, whether its time is now or not, which makes another error.
     fn check(&self, payload: Payload<'_>) -> Option<Claims> {
         let Payload { iss, aud, sub, sid, generation, role, iat, exp, nbf, jti } = payload;
-        let latest = self.clock.now().seconds() + LEEWAY_SECONDS;
-        let in_time = (0..=latest).contains(&iat)
+        let latest = self.clock.now().seconds() + SET_BACK_SECONDS;
+        let is_one_of_ours = iat >= 0
             && (1..=self.lifetime_seconds).contains(&exp.checked_sub(iat)?)
             && nbf.is_none_or(|nbf| nbf <= latest);
-        if !in_time || iss != self.issuer || aud != self.audience {
+        if !is_one_of_ours || iss != self.issuer || aud != self.audience {
             return None;
         }
         Some(Claims {

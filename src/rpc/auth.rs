@@ -18,7 +18,7 @@ use super::{Context, Handlers, UserView, patience, peer_of};
 use crate::auth::hashing::{Busy, Verdict};
 use crate::auth::password::Password;
 use crate::auth::throttle::{Attempt, TooMany};
-use crate::auth::token::{Claims, LEEWAY};
+use crate::auth::token::Claims;
 use crate::clock::Time;
 use crate::metrics::THROTTLED;
 use crate::permission::Method;
@@ -405,9 +405,9 @@ impl Context {
         Ok(identity)
     }
 
-    /// Whether an identity that was good is so still: the token has not expired, nor been revoked.
+    /// Whether an identity that was good is so still: it is the token's time, and it has not been revoked.
     pub fn is_good(&self, identity: &Identity) -> bool {
-        self.logins.has_contact() && self.clock.now() < identity.expires_at.plus(LEEWAY) && identity.is_current()
+        self.logins.has_contact() && self.tokens.is_now(identity.expires_at) && identity.is_current()
     }
 
     /// Signs a socket in under an identity, or extends it.

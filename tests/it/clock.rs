@@ -56,6 +56,54 @@ async fn r13_steps_of_the_systems_clock_change_neither_order_nor_throttles_nor_s
     assert_eq!(told, [revs.last().unwrap()]);
 }
 
+/// The code of what alice's read is refused with; 0 when it is not.
+async fn read(gateway: &TestGateway, token: &str) -> i64 {
+    let read = gateway.call(Some(token), "users.get", json!({"username": "me"})).await;
+    read.map_or_else(|failure| failure.code, |_| 0)
+}
+
+#[tokio::test]
+async fn r13_a_token_of_before_the_clock_was_set_back_is_good_for_five_minutes_and_then_to_be_refreshed() {
+    let gateway = TestGateway::start().await;
+    for name in ["bob", "carol", "dave"] {
+        gateway.logged_in(name).await;
+    }
+    let mut alice = gateway.logged_in("alice").await;
+    let login = json!({"login": "alice", "password": PASSWORD});
+    let tokens = gateway.call(None, "auth.login", login).await.unwrap()["tokens"].clone();
+    let [token, refresh] = ["access_token", "refresh_token"].map(|name| tokens[name].as_str().unwrap().to_owned());
+    let page = alice.call("users.list", json!({"limit": 1})).await.unwrap();
+
+    gateway.clock.step(-4 * 60_000);
+    assert_eq!(read(&gateway, &token).await, 0);
+    gateway.clock.step(-56 * 60_000);
+    // Told as what a client answers with a refresh, on every way in.
+    assert_eq!(read(&gateway, &token).await, 1002);
+    let mut socket = gateway.socket().await;
+    let refused = socket.call("auth.authenticate", json!({"access_token": token})).await.unwrap_err();
+    assert_eq!((refused.code, &refused.data["kind"]), (1002, &json!("token_expired")));
+    let bearer = format!("Bearer {token}");
+    assert_eq!(TestClient::try_connect(gateway.address, &[("authorization", &bearer)]).await.err(), Some(401));
+    assert_eq!(gateway.rest("GET", "/users/me", Some(&token), None).await.status(), 401);
+
+    // Whatever else was given out before goes on: the refresh token, the session, a cursor, an open socket.
+    let next = gateway.call(None, "auth.refresh", json!({"refresh_token": refresh})).await.unwrap();
+    let next_token = next["tokens"]["access_token"].as_str().unwrap();
+    assert_eq!(read(&gateway, next_token).await, 0);
+    let sessions = gateway.call(Some(next_token), "auth.sessions", json!({})).await.unwrap();
+    assert_eq!(sessions["sessions"].as_array().unwrap().len(), 2);
+    let more = alice.call("users.list", json!({"limit": 1, "cursor": page["next_cursor"]})).await.unwrap();
+    assert_eq!(more["users"].as_array().unwrap().len(), 1);
+    alice.call("users.update", json!({"username": "me", "patch": {"bio": "an hour before"}})).await.unwrap();
+
+    // Right again: each token is judged by its own times.
+    gateway.clock.step(60 * 60_000);
+    assert_eq!(read(&gateway, &token).await, 0);
+    assert_eq!(read(&gateway, next_token).await, 1002);
+    let refresh = &next["tokens"]["refresh_token"];
+    gateway.call(None, "auth.refresh", json!({"refresh_token": refresh})).await.unwrap();
+}
+
 #[test]
 fn r13_only_the_clock_asks_for_the_wall_clocks_time() {
     fn search(folder: &Path, found: &mut Vec<String>) {

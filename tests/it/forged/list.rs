@@ -126,7 +126,6 @@ fn claims(forger: &Forger) -> Vec<String> {
         ("role", json!("User")),
         ("role", json!("root")),
         ("gen", json!(-1)),
-        ("iat", json!(iat + 60)),
         ("iat", json!(iat - 60)), // the expiry is then beyond the lifetime
         ("iat", json!(-1)),
         ("iat", json!(i64::MIN)),
@@ -137,7 +136,7 @@ fn claims(forger: &Forger) -> Vec<String> {
         ("exp", json!(i64::MAX)),
         ("exp", json!(u64::MAX)),
         ("exp", json!(i64::MIN)),
-        ("nbf", json!(iat + 60)),
+        ("nbf", json!(iat + 600)),
         ("nbf", json!(i64::MAX)),
     ];
     pairs.extend(far.map(|(name, value)| (name, Some(value))));
