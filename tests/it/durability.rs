@@ -2,6 +2,7 @@
 
 pub mod consumer;
 mod disk;
+mod gone;
 pub mod history;
 pub mod load;
 pub mod people;

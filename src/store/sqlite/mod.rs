@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use uuid::Uuid;
 
+use self::place::Place;
 use self::readers::Readers;
 use self::vocabulary::Vocabulary;
 use self::watcher::Watcher;
@@ -24,6 +25,7 @@ use crate::users::{Email, Session, User, Username};
 
 mod conditions;
 mod list;
+mod place;
 mod readers;
 mod schema;
 mod search;
@@ -101,8 +103,9 @@ impl SqliteStore {
         let _ = scans.submit(Box::new(move |connection: &Connection| {
             let _ = warmed.write().unwrap_or_else(PoisonError::into_inner).catch_up(connection);
         }));
-        let watcher = Watcher::start(schema::connect_to_read(path)?)?;
-        Ok(Self { writer: Writer::start(connection)?, lookups, scans, watcher, vocabulary, history })
+        let place = Arc::new(Place::of(path)?);
+        let watcher = Watcher::start(schema::connect_to_read(path)?, place.clone())?;
+        Ok(Self { writer: Writer::start(connection, place)?, lookups, scans, watcher, vocabulary, history })
     }
 
     fn position_at(&self, seq: u64) -> Position {

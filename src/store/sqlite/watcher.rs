@@ -1,4 +1,4 @@
-//! Notices that the database has changed, by whichever process.
+//! Notices that the database has changed, by whichever process, and that it was taken away.
 
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::Notify;
 
+use super::place::Place;
 use super::{OpenError, Threads};
 
 /// How often SQLite's data version is looked at: a few microseconds each time.
@@ -22,11 +23,12 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Starts the thread.
-    pub(super) fn start(connection: Connection) -> Result<Self, OpenError> {
+    pub(super) fn start(connection: Connection, place: Arc<Place>) -> Result<Self, OpenError> {
         let changed = Arc::new(Notify::new());
         let (stop, stopped) = sync_channel::<()>(0);
         let notify = Arc::clone(&changed);
         let mut known = data_version(&connection)?;
+        let mut in_place = true;
         let body = move || {
             while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
                 let version = data_version(&connection).ok();
@@ -34,6 +36,15 @@ impl Watcher {
                 if version != Some(known) {
                     known = version.unwrap_or(known);
                     notify.notify_one();
+                }
+                // The writer looks by itself; this tells of it before anybody writes.
+                let looked = place.check();
+                if looked.is_ok() != in_place {
+                    in_place = looked.is_ok();
+                    match looked {
+                        Ok(()) => tracing::info!("the database is in its place again: writes go on"),
+                        Err(error) => tracing::error!("writes are refused: {error}"),
+                    }
                 }
             }
         };

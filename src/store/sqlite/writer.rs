@@ -6,11 +6,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::place::Place;
 use super::{OpenError, Threads, sessions, users};
 use crate::store::{PasswordChange, PasswordHash, StoreError};
 use crate::users::{Session, User, Username};
@@ -54,13 +55,15 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(mut connection: Connection) -> Result<Self, OpenError> {
+    pub(super) fn start(mut connection: Connection, place: Arc<Place>) -> Result<Self, OpenError> {
         let (queue, jobs) = sync_channel(QUEUE_LENGTH);
         let body = move || {
             while let Some(group) = next_group(&jobs) {
                 // A panic costs its group: their replies are dropped, the transaction is rolled back.
-                let _ = catch_unwind(AssertUnwindSafe(|| commit_group(&mut connection, group)));
+                let _ = catch_unwind(AssertUnwindSafe(|| commit_group(&mut connection, &place, group)));
             }
+            // What is in the log only would be lost where that was removed; then this takes it into the database.
+            let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
         };
         Ok(Self { queue: Mutex::new(Some(queue)), threads: Threads::spawn("store-writer", vec![Box::new(body)])? })
     }
@@ -95,13 +98,15 @@ fn next_group(jobs: &Receiver<Job>) -> Option<Vec<Job>> {
     Some(group)
 }
 
-fn commit_group(connection: &mut Connection, mut group: Vec<Job>) {
+fn commit_group(connection: &mut Connection, place: &Place, mut group: Vec<Job>) {
     // A caller that is gone before its write started does not want it any more.
     group.retain(|job| !job.reply.is_closed());
     if group.is_empty() {
         return;
     }
-    let result = apply_group(connection, &group);
+    let result = place.check().and_then(|()| apply_group(connection, &group));
+    // Nothing is acknowledged that went into a file which nobody finds again.
+    let result = result.and_then(|outcomes| place.check().map_err(in_doubt).map(|()| outcomes));
     if !connection.is_autocommit() {
         // A failed COMMIT leaves its transaction open.
         let _ = connection.execute_batch("ROLLBACK");
@@ -140,6 +145,11 @@ fn apply_group(connection: &mut Connection, group: &[Job]) -> Result<Vec<Outcome
     }
     transaction.commit().map_err(not_committed)?;
     Ok(outcomes)
+}
+
+/// The same, of writes that were made.
+fn in_doubt(error: StoreError) -> StoreError {
+    StoreError::OutcomeUnknown(error.to_string())
 }
 
 /// A commit that failed while its log was synced may still be found whole after a crash of the machine.
