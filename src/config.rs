@@ -2,12 +2,15 @@
 //!
 //! Settings come from the environment, or from a file `.env` in the working directory beneath it. A name
 //! that begins with `DOORWARD_` and is not listed here stops the start, so that a typing error cannot
-//! silently leave a default in force. Values of secrets are never shown.
+//! silently leave a default in force. Values of secrets are never shown; each may come from a file instead.
+
+mod env_file;
+mod reader;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -15,17 +18,13 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::auth::{keys, throttle};
+use crate::auth::throttle;
 use crate::authority::Authority;
 use crate::server::origin::AllowedOrigins;
 use crate::server::proxies::TrustedProxies;
 use crate::store::elastic::{self, ElasticConfig, ElasticCredentials, Url};
 use crate::users::session::Lifetimes;
-
-/// The secret that `.env.example` shows, which is therefore no secret.
-const SAMPLE_SECRET: &str = "replace-this-with-at-least-32-random-characters";
-/// The shortest secret, in bytes (RFC 7518 §3.2: as long as the hash of HS256).
-const SECRET_MIN_BYTES: usize = 32;
+use reader::{Reader, is_ours};
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +35,28 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where to listen: an address and port, or a name of this machine and a port, which is taken for its first IPv4 address.
+struct Listen(SocketAddr);
+
+impl FromStr for Listen {
+    type Err = std::io::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let addresses: Vec<_> = text.to_socket_addrs()?.collect();
+        let address = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+        address.copied().map(Self).ok_or_else(|| std::io::ErrorKind::NotFound.into())
+    }
+}
+
 /// Where metrics are served; `None`, written `off`, keeps none.
 #[derive(Debug, Clone, Copy)]
 pub struct MetricsListen(pub Option<SocketAddr>);
 
 impl FromStr for MetricsListen {
-    type Err = std::net::AddrParseError;
+    type Err = std::io::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "off" { Ok(Self(None)) } else { text.parse().map(|address| Self(Some(address))) }
+        if text == "off" { Ok(Self(None)) } else { Listen::from_str(text).map(|Listen(address)| Self(Some(address))) }
     }
 }
 
@@ -153,21 +165,25 @@ pub struct Config {
     pub log: String,
     /// How it is written.
     pub log_format: LogFormat,
+    /// What is unwise about the settings, one line each.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
     /// Reads the environment, and `.env` beneath it. Errors: every problem, one line each.
     pub fn from_env() -> Result<Self, Vec<String>> {
-        let mut variables = BTreeMap::new();
-        let mut problems = Vec::new();
-        // Read at once: of a file that cannot be read, dotenvy would tell so for ever.
+        let (mut variables, mut problems) = (BTreeMap::new(), Vec::new());
+        // Of what the file sets.
+        let mut lines = BTreeMap::new();
         match std::fs::read(".env") {
-            Ok(text) => {
-                for line in dotenvy::from_read_iter(&text[..]) {
-                    match line {
-                        Ok((name, value)) => drop(variables.insert(name, value)),
-                        // The error quotes the line, which may hold a secret.
-                        Err(_) => problems.push(".env: has a line that is not NAME=value".to_owned()),
+            Ok(file) => {
+                for set in env_file::parse(&file) {
+                    match set {
+                        Ok(set) => {
+                            lines.insert(set.name.clone(), set.line);
+                            variables.insert(set.name, set.value);
+                        }
+                        Err(problem) => problems.push(format!(".env: {problem}")),
                     }
                 }
             }
@@ -177,24 +193,39 @@ impl Config {
         for (name, value) in std::env::vars_os() {
             let Ok(name) = name.into_string() else { continue };
             match value.into_string() {
-                Ok(value) => drop(variables.insert(name, value)),
+                // Empty is as good as unset.
+                Ok(value) if value.is_empty() && lines.contains_key(&name) => {}
+                Ok(value) => {
+                    lines.remove(&name);
+                    variables.insert(name, value);
+                }
                 Err(_) if is_ours(&name) => problems.push(format!("{name}: is not UTF-8")),
                 Err(_) => {}
             }
         }
-        Self::from_variables(variables, problems)
+        let with_line = |problem: String| match problem.split(':').next().and_then(|name| lines.get(name)) {
+            Some(line) => format!("{problem} (.env, line {line})"),
+            None => problem,
+        };
+        let config = Self::from_variables(variables, problems);
+        config.map_err(|problems| problems.into_iter().map(with_line).collect())
     }
 
     /// Reads settings from a map. Errors: `problems` and every further one, one line each.
     pub fn from_variables(variables: BTreeMap<String, String>, problems: Vec<String>) -> Result<Self, Vec<String>> {
-        let mut read = Reader { variables, problems, known: Vec::new() };
+        let mut read = Reader::new(variables, problems);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let Listen(listen) = read.value(
+            "DOORWARD_LISTEN",
+            Listen(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            "an address and port such as 127.0.0.1:8080 or localhost:8080",
+        );
         let config = Self {
-            listen: read.value("DOORWARD_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8080)), "an address and port"),
+            listen,
             metrics: read.value(
                 "DOORWARD_METRICS_LISTEN",
                 MetricsListen(Some(SocketAddr::from(([127, 0, 0, 1], 9090)))),
-                "an address and port, or off",
+                "an address and port such as 127.0.0.1:9090 or localhost:9090, or off",
             ),
             trusted_proxies: read.value(
                 "DOORWARD_TRUSTED_PROXIES",
@@ -204,11 +235,11 @@ impl Config {
             allowed_origins: read.parsed("DOORWARD_ALLOWED_ORIGINS"),
             elastic: read.elastic(),
             data_dir: read.value("DOORWARD_DATA_DIR", PathBuf::from("data"), "a folder"),
-            jwt_secret: read.secret("JWT_SECRET"),
-            jwt_accept_secret: read.secret("DOORWARD_JWT_ACCEPT_SECRET"),
+            jwt_secret: read.key_text(["JWT_SECRET", "JWT_SECRET_FILE"]),
+            jwt_accept_secret: read.key_text(["DOORWARD_JWT_ACCEPT_SECRET", "DOORWARD_JWT_ACCEPT_SECRET_FILE"]),
             jwt_key: read.key("DOORWARD_JWT_KEY_FILE"),
             jwt_accept_key: read.key("DOORWARD_JWT_ACCEPT_KEY_FILE"),
-            password_pepper: read.secret("DOORWARD_PASSWORD_PEPPER"),
+            password_pepper: read.key_text(["DOORWARD_PASSWORD_PEPPER", "DOORWARD_PASSWORD_PEPPER_FILE"]),
             token_issuer: read.value("DOORWARD_TOKEN_ISSUER", "doorward".to_owned(), "a name"),
             token_audience: read.value("DOORWARD_TOKEN_AUDIENCE", "doorward".to_owned(), "a name"),
             token_life: read.seconds("DOORWARD_TOKEN_SECONDS", 900, 10, 86_400),
@@ -257,6 +288,7 @@ impl Config {
             },
             log: read.value("DOORWARD_LOG", "info".to_owned(), "a log filter such as info or doorward=debug"),
             log_format: read.value("DOORWARD_LOG_FORMAT", LogFormat::Text, "text or json"),
+            warnings: Vec::new(),
         };
         if !is_log_filter(&config.log) {
             read.problems.push("DOORWARD_LOG: must be a log filter such as info or doorward=debug".to_owned());
@@ -277,7 +309,7 @@ impl Config {
                 }
             }
         }
-        read.finish().map(|()| config)
+        read.finish().map(|warnings| Self { warnings, ..config })
     }
 }
 
@@ -286,11 +318,6 @@ fn is_log_filter(text: &str) -> bool {
     let level = |part: &str| part.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
     text.parse::<tracing_subscriber::filter::Targets>().is_ok()
         && text.split(',').all(|part| part.contains('=') || level(part.trim()))
-}
-
-/// Whether a variable is addressed to us, whether known or not.
-fn is_ours(name: &str) -> bool {
-    name.starts_with("DOORWARD_") || matches!(name, "JWT_SECRET" | "ES_URL")
 }
 
 /// Whether a text can be sent in a header.
@@ -316,63 +343,13 @@ impl FromStr for LogFormat {
     }
 }
 
-struct Reader {
-    variables: BTreeMap<String, String>,
-    problems: Vec<String>,
-    known: Vec<&'static str>,
-}
-
 impl Reader {
-    /// The text of a variable; unset and empty are the same.
-    fn optional(&mut self, name: &'static str) -> Option<String> {
-        self.known.push(name);
-        self.variables.get(name).filter(|text| !text.is_empty()).cloned()
-    }
-
-    fn value<T: FromStr>(&mut self, name: &'static str, default: T, what: &str) -> T {
-        let Some(text) = self.optional(name) else { return default };
-        text.parse().unwrap_or_else(|_| {
-            self.problems.push(format!("{name}: must be {what}"));
-            default
-        })
-    }
-
-    /// A value whose type says what is wrong with a text; the text is shown.
-    fn parsed<T: FromStr<Err = String> + Default>(&mut self, name: &'static str) -> T {
-        let Some(text) = self.optional(name) else { return T::default() };
-        text.parse().unwrap_or_else(|problem| {
-            self.problems.push(format!("{name}: {problem}"));
-            T::default()
-        })
-    }
-
-    fn number<T: FromStr + PartialOrd + std::fmt::Display>(
-        &mut self,
-        name: &'static str,
-        default: T,
-        min: T,
-        max: T,
-    ) -> T {
-        let Some(text) = self.optional(name) else { return default };
-        match text.parse() {
-            Ok(number) if min <= number && number <= max => number,
-            _ => {
-                self.problems.push(format!("{name}: must be a whole number from {min} to {max}"));
-                default
-            }
-        }
-    }
-
-    fn seconds(&mut self, name: &'static str, default: u64, min: u64, max: u64) -> Duration {
-        Duration::from_secs(self.number(name, default, min, max))
-    }
-
     /// The cluster, when `ES_URL` names one. The settings of a cluster are checked in any case.
     fn elastic(&mut self) -> Option<ElasticConfig> {
         let nodes = self.nodes();
-        let api_key = self.optional("DOORWARD_ES_API_KEY").map(SecretString::from);
+        let api_key = self.secret(["DOORWARD_ES_API_KEY", "DOORWARD_ES_API_KEY_FILE"]);
         let username = self.optional("DOORWARD_ES_USERNAME");
-        let password = self.optional("DOORWARD_ES_PASSWORD").map(SecretString::from);
+        let password = self.secret(["DOORWARD_ES_PASSWORD", "DOORWARD_ES_PASSWORD_FILE"]);
         let credentials = match (api_key, username, password) {
             (None, None, None) => None,
             (Some(key), None, None) if is_header_value(key.expose_secret()) => Some(ElasticCredentials::ApiKey(key)),
@@ -434,37 +411,11 @@ impl Reader {
             }
         }
     }
-
-    fn milliseconds(&mut self, name: &'static str, default: u64, min: u64, max: u64) -> Duration {
-        Duration::from_millis(self.number(name, default, min, max))
-    }
-
-    fn secret(&mut self, name: &'static str) -> Option<SecretString> {
-        let secret = SecretString::from(self.optional(name)?);
-        if secret.expose_secret().len() < SECRET_MIN_BYTES {
-            self.problems.push(format!("{name}: must have at least {SECRET_MIN_BYTES} bytes"));
-        } else if secret.expose_secret() == SAMPLE_SECRET {
-            self.problems.push(format!("{name}: is still the sample's; make one of your own"));
-        }
-        Some(secret)
-    }
-
-    fn key(&mut self, name: &'static str) -> Option<SigningKey> {
-        let path = PathBuf::from(self.optional(name)?);
-        keys::read_key_file(&path).map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
-    }
-
-    fn finish(mut self) -> Result<(), Vec<String>> {
-        for name in self.variables.keys().filter(|name| is_ours(name) && !self.known.contains(&name.as_str())) {
-            let name: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
-            self.problems.push(format!("{name}: is not a setting; .env.example lists them all"));
-        }
-        if self.problems.is_empty() { Ok(()) } else { Err(self.problems) }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::reader::SAMPLE_SECRET;
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
@@ -490,6 +441,32 @@ mod tests {
     fn nothing_set_is_a_working_configuration() {
         let config = read(&[]).unwrap();
         assert_eq!((config.listen.to_string().as_str(), config.bcrypt_cost), ("127.0.0.1:8080", 12));
+    }
+
+    #[test]
+    fn credentials_of_the_cluster_come_from_files_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path.display().to_string()
+        };
+        let (secret, password, key) =
+            (file("secret", &"s".repeat(40)), file("password", "p ssw\u{f6}rd\n"), file("key", "a2V5\n"));
+        let cluster = [
+            ("ES_URL", "http://127.0.0.1:9200"),
+            ("JWT_SECRET_FILE", secret.as_str()),
+            ("DOORWARD_PASSWORD_PEPPER_FILE", &secret),
+        ];
+        let with = |more: &[(&str, &str)]| read(&[&cluster, more].concat()).unwrap().elastic.unwrap().credentials;
+        match with(&[("DOORWARD_ES_USERNAME", "gateway"), ("DOORWARD_ES_PASSWORD_FILE", &password)]) {
+            Some(ElasticCredentials::Basic { password, .. }) => assert_eq!(password.expose_secret(), "p ssw\u{f6}rd"),
+            _ => panic!("a name and a password"),
+        }
+        match with(&[("DOORWARD_ES_API_KEY_FILE", &key)]) {
+            Some(ElasticCredentials::ApiKey(key)) => assert_eq!(key.expose_secret(), "a2V5"),
+            _ => panic!("a key"),
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub enum DataDirError {
 /// A data folder that exists.
 #[derive(Debug)]
 pub struct DataDir {
+    /// Absolute.
     path: PathBuf,
 }
 
@@ -43,10 +44,14 @@ pub struct Lock {
 impl DataDir {
     /// Opens a folder, making it (readable by its owner only) where it is missing.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        // Whoever reads a message may be in another folder.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        builder.create(path).map_err(|cause| DataDirError::Unusable { path: path.to_owned(), cause })?;
-        Ok(Self { path: path.to_owned() })
+        match builder.create(&path) {
+            Ok(()) => Ok(Self { path }),
+            Err(cause) => Err(DataDirError::Unusable { path, cause }),
+        }
     }
 
     /// Makes this the only process that serves the folder.

@@ -5,7 +5,6 @@
 //!
 //! Knowledge runs one way: `server → connection → rpc → {directory, logins} → {auth, users, sessions, feed} → store`. The store has
 //! never heard of JSON-RPC, a handler never of sockets.
-
 pub mod admin;
 pub mod auth;
 pub mod authority;
@@ -20,6 +19,7 @@ pub mod logins;
 pub mod metrics;
 pub mod permission;
 pub mod rpc;
+pub mod secret_file;
 pub mod server;
 pub mod sessions;
 pub mod signals;

@@ -269,8 +269,7 @@ pub async fn open_store(config: &Config, data_dir: Option<&DataDir>) -> Result<(
             let path = data_dir.database();
             let store =
                 SqliteStore::open(&path).map_err(|error| StartError::Store(format!("{}: {error}", path.display())))?;
-            let folder = std::path::absolute(data_dir.path()).unwrap_or_else(|_| data_dir.path().to_owned());
-            Ok((Arc::new(store), folder.display().to_string()))
+            Ok((Arc::new(store), data_dir.path().display().to_string()))
         }
         (None, None) => unreachable!("without a cluster there is a data folder"),
     }

@@ -2,11 +2,6 @@
 //!
 //! Each key is good for one algorithm, which its tokens do not choose: they name the key.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
@@ -17,16 +12,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
 use super::seals::keyed;
 
 /// From which the identity of a shared secret is derived.
 const KID_LABEL: &[u8] = b"doorward-kid";
-/// The longest key file, in bytes; one has about 120.
-const KEY_FILE_MAX_BYTES: u64 = 4096;
-/// What a key file may not allow: its group to write, others anything.
-const KEY_FILE_FORBIDDEN: u32 = 0o027;
 
 /// A key, and the one algorithm that it is good for.
 pub struct Key {
@@ -100,20 +90,9 @@ impl Keys {
     }
 }
 
-/// The private key of a file that none but its owner and group can read. Errors: what is wrong, and nothing of the content.
-pub fn read_key_file(path: &Path) -> Result<SigningKey, String> {
-    let unreadable = |error| format!("cannot be read: {error}");
-    let file = File::open(path).map_err(unreadable)?;
-    let found = file.metadata().map_err(unreadable)?;
-    if !found.is_file() {
-        return Err("is not a file".to_owned());
-    }
-    if found.permissions().mode() & KEY_FILE_FORBIDDEN != 0 {
-        return Err("is open to others; chmod 600 it".to_owned());
-    }
-    let mut text = Zeroizing::new(String::new());
-    file.take(KEY_FILE_MAX_BYTES).read_to_string(&mut text).map_err(unreadable)?;
-    SigningKey::from_pkcs8_pem(&text)
+/// The private key that a file holds as PEM. Errors: what is wrong, and nothing of the content.
+pub fn from_pem(text: &str) -> Result<SigningKey, String> {
+    SigningKey::from_pkcs8_pem(text)
         .map_err(|_| "must hold an Ed25519 private key as of openssl genpkey -algorithm ed25519".to_owned())
 }
 

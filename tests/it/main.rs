@@ -31,6 +31,7 @@ mod rest;
 mod revocation;
 mod rotation;
 mod sessions;
+mod settings;
 mod start;
 mod store;
 mod support;
