@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::directory::audit;
+use crate::output;
 use crate::server::{StartError, open_store, secret};
 use crate::store::{PasswordChange, StoreError, Unique};
 use crate::users::rules::{self, Act};
@@ -63,7 +64,7 @@ pub async fn create(config: &Config, username: &str, email: &str, from_stdin: bo
     let is_new = data_dir.as_ref().is_some_and(|data_dir| !data_dir.database().exists());
     let (store, home) = open_store(config, data_dir.as_ref()).await?;
     if is_new {
-        eprintln!("doorward: these are the first users in {home}");
+        output::tell(format_args!("these are the first users in {home}"));
     }
     if store.user_get(&username).await?.is_some() {
         return Err(StoreError::AlreadyExists(Unique::Username).into());

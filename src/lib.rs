@@ -5,6 +5,8 @@
 //!
 //! Knowledge runs one way: `server → connection → rpc → {directory, logins} → {auth, users, sessions, feed} → store`. The store has
 //! never heard of JSON-RPC, a handler never of sockets.
+#![deny(clippy::print_stderr, reason = "it panics where standard error cannot be written: see `output`")]
+
 pub mod admin;
 pub mod auth;
 pub mod authority;
@@ -15,8 +17,10 @@ pub mod data_dir;
 pub mod directory;
 pub mod feed;
 pub mod health;
+pub mod log;
 pub mod logins;
 pub mod metrics;
+pub mod output;
 pub mod permission;
 pub mod rpc;
 pub mod secret_file;

@@ -1,21 +1,21 @@
 //! The command line: settings in, a running gateway or one clear line out.
-#![expect(clippy::print_stdout, reason = "a command line speaks on standard output")]
+#![deny(clippy::print_stdout, clippy::print_stderr, reason = "they panic where nothing can be written: see `output`")]
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use doorward::clock::Clock;
-use doorward::config::{Config, LogFormat};
+use doorward::config::Config;
+use doorward::log::Log;
 use doorward::server::Server;
 use doorward::signals::Signals;
 use doorward::store::elastic;
 use doorward::watch::Credentials;
-use doorward::{admin, health, watch};
+use doorward::{admin, health, output, watch};
 use tokio::runtime::Runtime;
-use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
-use tracing_subscriber::prelude::*;
 
 /// A realtime users gateway. Settings come from the environment or a file .env; .env.example lists them all.
 #[derive(Parser)]
@@ -96,31 +96,50 @@ enum Admin {
 }
 
 fn main() -> ExitCode {
-    let command = CommandLine::parse().command.unwrap_or(Command::Serve);
+    let command = match CommandLine::try_parse() {
+        Ok(line) => line.command.unwrap_or(Command::Serve),
+        Err(answer) => return explain(&answer),
+    };
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(problems) => {
-            for problem in &problems {
-                eprintln!("doorward: {problem}");
-            }
+            problems.iter().for_each(output::tell);
             return ExitCode::FAILURE;
         }
     };
-    start_log(&config, matches!(command, Command::Serve));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
+    let started = runtime.and_then(|runtime| Ok((runtime, Log::start(&config, matches!(command, Command::Serve))?)));
+    let (runtime, log) = match started {
+        Ok(started) => started,
         Err(error) => return fail(error),
     };
-    let code = run(command, config, &runtime);
+    let code = run(command, config, &runtime, &log);
     // Whatever still waits for the system, such as a name to be resolved, is not waited for.
     runtime.shutdown_background();
+    log.flush();
     code
 }
 
-fn run(command: Command, config: Config, runtime: &Runtime) -> ExitCode {
+/// Answers `--help` and `--version`, or says what is wrong with the arguments.
+fn explain(answer: &clap::Error) -> ExitCode {
+    let printed = answer.print().and_then(|()| std::io::stdout().flush());
+    match (answer.use_stderr(), printed) {
+        (true, _) => ExitCode::from(2),
+        (false, Ok(())) => ExitCode::SUCCESS,
+        (false, Err(error)) => fail(output::not_written(error)),
+    }
+}
+
+fn run(command: Command, config: Config, runtime: &Runtime, log: &Log) -> ExitCode {
     match command {
-        Command::Serve => runtime.block_on(serve(config)),
+        Command::Serve => match runtime.block_on(serve(config)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // Behind the log, whose reader may have stalled.
+                log.tell(error);
+                ExitCode::FAILURE
+            }
+        },
         Command::Admin(Admin::Create { username, email, password_stdin }) => {
             match runtime.block_on(admin::create(&config, &username, &email, password_stdin)) {
                 Ok(user) => succeed(format_args!("{} is an admin now.", user.username)),
@@ -132,7 +151,10 @@ fn run(command: Command, config: Config, runtime: &Runtime) -> ExitCode {
             Err(error) => fail(error),
         },
         Command::Migrate { rebuild } => runtime.block_on(migrate(&config, &rebuild)),
-        Command::CheckConfig => succeed("The settings are good."),
+        Command::CheckConfig => {
+            config.warnings.iter().for_each(output::tell);
+            succeed("The settings are good.")
+        }
         Command::Health { url } => {
             let url = url.unwrap_or_else(|| format!("http://{}/readyz", config.listen));
             match runtime.block_on(health::ask(&url)) {
@@ -158,76 +180,70 @@ fn run(command: Command, config: Config, runtime: &Runtime) -> ExitCode {
     }
 }
 
-fn succeed(line: impl std::fmt::Display) -> ExitCode {
-    println!("{line}");
-    ExitCode::SUCCESS
-}
-
-fn fail(error: impl std::fmt::Display) -> ExitCode {
-    eprintln!("doorward: {error}");
-    ExitCode::FAILURE
-}
-
-/// Sends log lines to standard error. The other commands only tell what went wrong, and have a part in the audit trail.
-fn start_log(config: &Config, serving: bool) {
-    let targets: Targets = config.log.parse().expect("`config` has checked it");
-    let of_commands = Targets::new().with_default(tracing::Level::ERROR).with_target("audit", tracing::Level::INFO);
-    let targets = if serving { targets } else { of_commands };
-    // At their lowest levels dependencies write whole frames, headers and bodies, passwords and tokens in them. No setting has
-    // them do so: what is ours is logged as asked for, what is theirs down to `info`.
-    let ours = |target: &str| matches!(target.split("::").next(), Some("doorward" | "audit"));
-    let harmless = filter_fn(move |line| *line.level() <= tracing::Level::INFO || ours(line.target()));
-    let filter = targets.and(harmless.with_max_level_hint(LevelFilter::TRACE));
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
-    match config.log_format {
-        LogFormat::Text => tracing_subscriber::registry().with(lines.with_filter(filter)).init(),
-        LogFormat::Json => tracing_subscriber::registry().with(lines.json().with_filter(filter)).init(),
+fn succeed(line: impl Display) -> ExitCode {
+    match output::say(&line) {
+        Ok(()) => ExitCode::SUCCESS,
+        // What was done is done.
+        Err(error) => {
+            let line = line.to_string().replace('\n', "; ");
+            fail(format_args!("{}; it was to say: {line}", output::not_written(error)))
+        }
     }
+}
+
+fn fail(error: impl Display) -> ExitCode {
+    output::tell(error);
+    ExitCode::FAILURE
 }
 
 async fn migrate(config: &Config, rebuild: &[elastic::Rebuild]) -> ExitCode {
     let Some(elastic) = &config.elastic else {
         return succeed("Nothing to do: the embedded store is brought up to date at every start.");
     };
-    match elastic::migrate(elastic, rebuild, &|line| eprintln!("doorward: {line}")).await {
-        Ok(done) => {
-            for migration in done {
-                println!("{migration}");
-            }
-            ExitCode::SUCCESS
-        }
+    match elastic::migrate(elastic, rebuild, &output::tell).await {
+        Ok(done) => succeed(done.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
         Err(error) => fail(error),
     }
 }
 
-async fn serve(config: Config) -> ExitCode {
-    let mut signals = match Signals::catch() {
-        Ok(signals) => signals,
-        Err(error) => return fail(error),
-    };
+async fn serve(config: Config) -> Result<(), String> {
+    let mut signals = Signals::catch().map_err(|error| error.to_string())?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let started = tokio::select! {
         started = Server::start(config, Clock::default()) => started,
         // It may wait for its store for long.
-        () = signals.next() => return ExitCode::SUCCESS,
+        () = signals.next() => return Ok(()),
     };
-    let server = match started {
-        Ok(server) => server,
-        Err(error) => return fail(error),
-    };
-    let address = server.address();
-    println!("Doorward {} listens on http://{address} (WebSocket: ws://{address}/rpc).", env!("CARGO_PKG_VERSION"));
-    if let Some(metrics) = server.metrics() {
-        println!("Metrics for Prometheus are at http://{metrics}/metrics.");
-    }
-    println!("Users are kept in {}.", server.home());
-    let program = std::env::current_exe().map_or_else(|_| "doorward".to_owned(), |path| path.display().to_string());
-    println!("Make the first admin from another terminal, in this folder: {program} admin create NAME --email ADDRESS");
-    println!("Ctrl-C stops it.");
+    let server = started.map_err(|error| error.to_string())?;
+    introduce(&server);
     signals.next().await;
     tracing::info!("stopping; a second signal stops at once");
     tokio::select! {
-        () = server.stop() => ExitCode::SUCCESS,
-        () = signals.next() => fail("stopped at once by a second signal"),
+        () = server.stop() => Ok(()),
+        () = signals.next() => Err("stopped at once by a second signal".to_owned()),
     }
+}
+
+/// Says on standard output where the gateway is. It serves all the same when nobody takes that.
+fn introduce(server: &Server) {
+    let address = server.address();
+    let mut lines = vec![format!(
+        "Doorward {} listens on http://{address} (WebSocket: ws://{address}/rpc).",
+        env!("CARGO_PKG_VERSION")
+    )];
+    lines.extend(server.metrics().map(|metrics| format!("Metrics for Prometheus are at http://{metrics}/metrics.")));
+    lines.push(format!("Users are kept in {}.", server.home()));
+    let program = std::env::current_exe().map_or_else(|_| "doorward".to_owned(), |path| path.display().to_string());
+    lines.push(format!(
+        "Make the first admin from another terminal, in this folder: {program} admin create NAME --email ADDRESS"
+    ));
+    lines.push("Ctrl-C stops it.".to_owned());
+    // On a thread of its own, which ends with the process: a pipe that nobody reads may hold it up for ever.
+    std::thread::spawn(move || {
+        if let Err(error) = lines.iter().try_for_each(output::say) {
+            tracing::warn!("{}; serving goes on", output::not_written(error));
+        }
+    });
 }

@@ -41,6 +41,8 @@ pub const STORE_SECONDS: &str = "doorward_store_request_seconds";
 pub const STORE_CIRCUIT_OPEN: &str = "doorward_store_circuit_open";
 /// Attempts refused with 1302, by `what`: `login` or `registration`.
 pub const THROTTLED: &str = "doorward_throttled_total";
+/// Lines that standard error did not take, by `what`: `log` or `audit`.
+pub const LOG_LOST: &str = "doorward_log_lost_total";
 
 /// The upper ends of the histograms' buckets, in seconds: from an answer out of memory to a call's deadline.
 const BUCKETS: [f64; 13] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -50,7 +52,11 @@ pub fn recorder() -> &'static PrometheusHandle {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
     RECORDER.get_or_init(|| {
         let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).expect("there are buckets");
-        builder.install_recorder().expect("no other recorder is installed")
+        let recorder = builder.install_recorder().expect("no other recorder is installed");
+        for what in ["log", "audit"] {
+            counter!(LOG_LOST, "what" => what).increment(0);
+        }
+        recorder
     })
 }
 

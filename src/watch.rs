@@ -5,7 +5,7 @@
 
 mod dial;
 
-use std::io::Write;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use crate::output;
 use dial::{Dial, Socket};
 
 /// Without a frame for so long, pings included, the gateway is taken for gone.
@@ -87,6 +88,16 @@ impl From<tungstenite::Error> for End {
     }
 }
 
+/// A line was not printed. That is the end in any case: to go on would pass over a change.
+impl From<std::io::Error> for End {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::BrokenPipe => Self::Unread,
+            _ => Self::Refused(output::not_written(error)),
+        }
+    }
+}
+
 /// What goes on from one connection to the next.
 struct Watch {
     options: Options,
@@ -128,7 +139,7 @@ pub async fn run(options: Options) -> Result<(), String> {
                 failures = if watch.options.since == before { failures + 1 } else { 0 };
                 let longest = PAUSE.saturating_mul(1 << failures.min(10)).min(PAUSE_MAX);
                 let pause = asked.unwrap_or_else(|| longest.mul_f64(rand::random_range(0.1..=1.0)));
-                eprintln!("doorward: {why}; connecting again");
+                output::tell(format_args!("{why}; connecting again"));
                 tokio::time::sleep(pause).await;
             }
         }
@@ -161,7 +172,7 @@ impl Connection {
             let params = &frame["params"];
             match frame["method"].as_str() {
                 Some("users.changed") => {
-                    print(params, watch.options.json).map_err(|_| End::Unread)?;
+                    print(params, watch.options.json)?;
                     watch.options.since = params["position"].as_str().map(str::to_owned);
                 }
                 Some("auth.expiring") => {
@@ -264,10 +275,8 @@ fn check(frame: &Value) -> Result<(), End> {
 
 /// One line for one change.
 fn print(params: &Value, as_json: bool) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
     if as_json {
-        writeln!(out, "{params}")?;
-        return out.flush();
+        return output::say(params);
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (at, user, kind) = (text(&params["at"]), &params["user"], text(&params["kind"]));
@@ -275,6 +284,6 @@ fn print(params: &Value, as_json: bool) -> std::io::Result<()> {
     let fields = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
     let scope = if params["scope"] == "out" { ", no longer in the filter" } else { "" };
     let actor = params["actor"].as_str().unwrap_or("the command line");
-    writeln!(out, "{at}  {} rev {}  {kind}{fields} by {actor}{scope}", text(&user["username"]), user["rev"])?;
-    out.flush()
+    let (username, rev) = (text(&user["username"]), &user["rev"]);
+    output::say(format_args!("{at}  {username} rev {rev}  {kind}{fields} by {actor}{scope}"))
 }

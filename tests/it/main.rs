@@ -25,6 +25,7 @@ mod log;
 mod metrics;
 mod oracle;
 mod origins;
+mod output;
 mod permissions;
 mod protocol;
 mod rest;

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{PASSWORD, Process, TestClient};
 
 /// A scrape.
-async fn scrape(gateway: &Process) -> String {
+pub async fn scrape(gateway: &Process) -> String {
     let response = reqwest::get(format!("http://{}/metrics", gateway.metrics)).await.unwrap();
     assert_eq!(
         (response.status().as_u16(), &response.headers()["content-type"]),
@@ -17,7 +17,7 @@ async fn scrape(gateway: &Process) -> String {
 }
 
 /// The value of a metric by its name and labels.
-fn value(scrape: &str, metric: &str) -> Option<f64> {
+pub fn value(scrape: &str, metric: &str) -> Option<f64> {
     scrape.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' ')?.parse().ok())
 }
 

@@ -60,7 +60,15 @@ impl Home {
 
     /// The binary, told of this home and these settings, which win.
     pub fn command(&self, settings: &[(&str, &str)]) -> Command {
-        let mut command = Process::command(&self.data(), &[]);
+        self.told(Process::command(&self.data(), &[]), settings)
+    }
+
+    /// A command that becomes the binary after this one, told of the same.
+    pub fn command_within(&self, before: Command, settings: &[(&str, &str)]) -> Command {
+        self.told(Process::command_within(before, &self.data(), &[]), settings)
+    }
+
+    fn told(&self, mut command: Command, settings: &[(&str, &str)]) -> Command {
         if let Some(indices) = &self.indices {
             command.envs(SECRETS).env("ES_URL", &indices.url).env("DOORWARD_INDEX_PREFIX", &indices.prefix);
             command.env("DOORWARD_ES_SHARDS", indices.shards.to_string());
