@@ -52,9 +52,9 @@ pub(super) fn fault(body: &Value, meta: &Meta) -> Option<String> {
     }
     let (found, wanted) = (found["properties"].as_object(), wanted["properties"].as_object());
     let (found, wanted) = (found.unwrap_or(&nothing), wanted.unwrap_or(&nothing));
-    let names = found.keys().chain(wanted.keys());
+    let mut names = found.keys().chain(wanted.keys());
     let differs = |name: &&String| !is_same(found.get(*name), wanted.get(*name));
-    let name = names.filter(differs).next()?;
+    let name = names.find(differs)?;
     Some(if wanted.contains_key(name) {
         format!("another mapping of the field {name}")
     } else {
