@@ -5,8 +5,9 @@
 //! panics, and the exact text of ids.
 
 pub mod auth;
+mod closed;
 pub mod cursor;
-mod envelope;
+pub(crate) mod envelope;
 pub mod error;
 pub mod feed;
 pub mod listing;

@@ -11,6 +11,7 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::closed::Closed;
 use super::error::{FieldError, RpcError};
 use crate::sessions::CallerUser;
 use crate::users::Username;
@@ -30,14 +31,15 @@ impl<T> Named<T> {
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Named<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&'de RawValue>::deserialize(deserializer)?.get();
-        Ok(Self(serde_json::from_str(text).map_err(|_| explain::<T>(text))))
+        let mut json = serde_json::Deserializer::from_str(text);
+        Ok(Self(T::deserialize(Closed(&mut json)).map_err(|_| explain::<T>(text))))
     }
 }
 
 /// Reads refused parameters once more, keeping track of the path. Slower, and only for errors.
 fn explain<T: DeserializeOwned>(text: &str) -> RpcError {
     let mut json = serde_json::Deserializer::from_str(text);
-    let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut json) else { return RpcError::Internal };
+    let Err(error) = serde_path_to_error::deserialize::<_, T>(Closed(&mut json)) else { return RpcError::Internal };
     let mut path = match error.path().to_string() {
         root if root == "." => String::new(),
         path => path,
