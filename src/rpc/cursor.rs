@@ -23,17 +23,22 @@ const MAX_CHARS: usize = 16 << 10;
 pub struct CursorKey(Seals);
 
 impl CursorKey {
-    /// The key that belongs to the secrets.
+    /// The key that belongs to the secrets. Its version goes with that of folding: a cursor holds folded text, and one that
+    /// was folded otherwise names another place.
     pub fn derive(secrets: &Secrets) -> Self {
-        Self(Seals::derive(secrets, b"doorward cursor v1"))
+        Self(Seals::derive(secrets, b"doorward cursor v2"))
     }
 
     /// The cursor of the page behind `key` in the list that `scope` describes.
     pub fn seal(&self, scope: &impl Serialize, key: &PageKey) -> String {
-        let body = serde_json::to_vec(key).expect("JSON values can be written");
-        let seal = seal_of(self.0.begin(), scope, &body).finalize().into_bytes();
+        self.seal_bytes(scope, &serde_json::to_vec(key).expect("JSON values can be written"))
+    }
+
+    /// The cursor with this inside.
+    pub(crate) fn seal_bytes(&self, scope: &impl Serialize, body: &[u8]) -> String {
+        let seal = seal_of(self.0.begin(), scope, body).finalize().into_bytes();
         let mut bytes = seal[..SEAL_BYTES].to_vec();
-        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(body);
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 

@@ -279,7 +279,7 @@ pub struct Page {
 /// a store may take the nearest only.
 #[derive(Debug, Clone)]
 pub struct SearchQuery {
-    /// Folded, distinct, at least one (see [`crate::users::fold::words`]).
+    /// Folded and distinct (see [`crate::users::fold::words`]). Without any, nobody is found.
     pub words: Vec<String>,
     /// Whether words may differ a little.
     pub fuzzy: bool,

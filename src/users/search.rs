@@ -3,14 +3,14 @@
 //! Ranking inside one class, and the index that makes it fast, are the store's affair.
 
 use super::User;
-use super::fold::{fold_char, words};
+use super::fold::{is_of_word, pieces, words};
 
 /// How well a word of the query matches a word of a user. A lesser one is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// The same word.
     Exact,
-    /// The user's word begins with it.
+    /// The user's word begins with it, or holds it where a script has no spaces.
     Prefix,
     /// The same within the edit distance.
     Fuzzy,
@@ -21,12 +21,53 @@ pub fn words_of(user: &User) -> Vec<String> {
     words(&format!("{} {}", user.username, user.display_name))
 }
 
+/// Marks, in a store's index, what stands inside a word. No word holds a code point of private use.
+const INSIDE: char = '\u{E000}';
+
+/// Whether a letter is of a script that is written without spaces between what readers take for words: Han, kana,
+/// bopomofo, and Hangul, in which family and given names stand together. Folded letters have one form each.
+fn is_unspaced(c: char) -> bool {
+    matches!(c,
+        '\u{3005}'..='\u{3007}' | '\u{3041}'..='\u{3096}' | '\u{309D}'..='\u{309F}' | '\u{30A1}'..='\u{30FF}'
+        | '\u{3105}'..='\u{312F}' | '\u{31A0}'..='\u{31BF}' | '\u{31F0}'..='\u{31FF}' | '\u{3400}'..='\u{4DBF}'
+        | '\u{4E00}'..='\u{9FFF}' | '\u{AC00}'..='\u{D7A3}' | '\u{F900}'..='\u{FAFF}' | '\u{1B000}'..='\u{1B16F}'
+        | '\u{20000}'..='\u{3FFFF}')
+}
+
+/// What a store keeps of a user to find them by: their words, and each rest of a word that begins inside with an
+/// unspaced letter, behind [`INSIDE`].
+pub fn terms_of(user: &User) -> Vec<String> {
+    let mut terms = words_of(user);
+    for at in 0..terms.len() {
+        let word = terms[at].clone();
+        let inside = word.char_indices().skip(1).filter(|&(_, c)| is_unspaced(c));
+        for term in inside.map(|(start, _)| format!("{INSIDE}{}", &word[start..])) {
+            if !terms.contains(&term) {
+                terms.push(term);
+            }
+        }
+    }
+    terms
+}
+
+/// Whether a term is a word, and not only the rest of one.
+pub fn is_word(term: &str) -> bool {
+    !term.starts_with(INSIDE)
+}
+
+/// What the terms begin with in which a word of the query is found as a prefix.
+pub fn beginnings(query_word: &str) -> Vec<String> {
+    let inside = query_word.starts_with(is_unspaced).then(|| format!("{INSIDE}{query_word}"));
+    std::iter::once(query_word.to_owned()).chain(inside).collect()
+}
+
 /// The best class in which a folded word of the query matches a folded word of a user.
 pub fn match_class(query_word: &str, user_word: &str, fuzzy: bool) -> Option<Class> {
     if query_word == user_word {
         return Some(Class::Exact);
     }
-    if user_word.starts_with(query_word) {
+    let is_inside = || query_word.starts_with(is_unspaced) && user_word.contains(query_word);
+    if user_word.starts_with(query_word) || is_inside() {
         return Some(Class::Prefix);
     }
     let (query, word): (Vec<char>, Vec<char>) = (query_word.chars().collect(), user_word.chars().collect());
@@ -115,29 +156,27 @@ pub fn highlights(text: &str, query_words: &[String], fuzzy: bool) -> Vec<(usize
 }
 
 /// Folded words of a text with the range of code points that each came from. One code point can hold several
-/// words (`㏂` is "a.m."), and marks belong to the word that they follow.
+/// words (`㏂` is "a.m."), and what folds to nothing belongs to the word that it follows.
 fn located_words(text: &str) -> Vec<(usize, usize, String)> {
     let mut found: Vec<(usize, usize, String)> = Vec::new();
     let mut in_word = false;
-    for (at, original) in text.chars().enumerate() {
-        let mut folds_to_nothing = true;
-        for c in fold_char(original) {
-            folds_to_nothing = false;
-            if !c.is_alphanumeric() {
-                in_word = false;
-                continue;
-            }
-            match found.last_mut().filter(|_| in_word) {
-                Some((_, end, word)) => {
+    let pieces = pieces(text);
+    let ends = pieces.iter().skip(1).map(|&(start, _)| start).chain([text.chars().count()]);
+    for ((start, folded), end) in pieces.iter().zip(ends) {
+        for c in folded.chars() {
+            let continues = in_word;
+            in_word = is_of_word(c, in_word);
+            match found.last_mut().filter(|_| continues) {
+                _ if !in_word => {}
+                Some((_, word_end, word)) => {
                     word.push(c);
-                    *end = at + 1;
+                    *word_end = end;
                 }
-                None => found.push((at, at + 1, c.to_string())),
+                None => found.push((*start, end, c.to_string())),
             }
-            in_word = true;
         }
-        if let Some((_, end, _)) = found.last_mut().filter(|_| in_word && folds_to_nothing) {
-            *end = at + 1;
+        if let Some((_, word_end, _)) = found.last_mut().filter(|_| in_word && folded.is_empty()) {
+            *word_end = end;
         }
     }
     found
@@ -163,6 +202,10 @@ mod tests {
             ("michael", "mihcale", Some(Class::Fuzzy)),
             ("michael", "mikaela", None),
             ("сергей", "сергий", Some(Class::Fuzzy)),
+            ("明华", "李明华", Some(Class::Prefix)),
+            ("민수", "김민수", Some(Class::Prefix)),
+            ("明李", "李明华", None),
+            ("nna", "anna", None),
         ] {
             assert_eq!(match_class(query, word, true), class, "{query} {word}");
         }
@@ -187,6 +230,8 @@ mod tests {
         assert_eq!(ranges("🦀 李明", "李"), [(2, 4)]);
         assert_eq!(ranges("ﬁnn x", "finn"), [(0, 3)]);
         assert_eq!(ranges("9㏂", "m"), [(1, 2)]);
+        assert_eq!(ranges("👩 राम ﾊﾟﾊﾟ", "राम パパ"), [(2, 5), (6, 10)]);
+        assert_eq!(ranges("می\u{200C}خواهم!", "میخواهم"), [(0, 8)]);
         assert_eq!(ranges("nobody", "anna"), []);
     }
 

@@ -525,7 +525,7 @@ async fn a_search_finds_the_best_first_and_shows_where() {
     assert!(found["hits"][0]["user"].get("email").is_none());
     let filtered = json!({"text": "mart", "filter": {"username": {"prefix": "marti"}}});
     assert_eq!(names(&alice.call("users.search", filtered).await.unwrap()), ["martin"]);
-    for text in ["", " ", "*", "a b c d e f g h i j k", &"x".repeat(201)] {
+    for text in ["a b c d e f g h i j k l m n o p q", &"x".repeat(201)] {
         let failure = alice.call("users.search", json!({"text": text})).await.unwrap_err();
         assert_eq!((failure.code, &failure.data["fields"][0]["path"]), (-32602, &json!("text")), "{text}");
     }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::documents::{Document, Found, Ops};
 use crate::clock::Time;
 use crate::store::{Before, PasswordChange, PasswordHash, StoreError};
 use crate::users::fold::fold;
-use crate::users::search::words_of;
+use crate::users::search::terms_of;
 use crate::users::{Email, Role, Status, User, Username};
 
 /// The fields of a document that a user is made of: what lists and searches ask for.
@@ -37,7 +38,7 @@ pub(super) struct UserDocument {
     username_key: String,
     email_key: Option<String>,
     display_fold: String,
-    words: String,
+    terms: String,
     pub(super) password: Option<String>,
     pub(super) ops: Ops,
     /// The number of the state it replaced, in the same index; `None` for a new user and after a copy.
@@ -131,13 +132,25 @@ impl UserDocument {
             username_key: user.username.key(),
             email_key: user.email.as_ref().map(Email::key),
             display_fold: fold(&user.display_name),
-            words: words_of(user).join(" "),
+            terms: terms_of(user).join(" "),
             password,
             ops,
             prev_seq: None,
             before: None,
             former: BTreeMap::new(),
         }
+    }
+
+    /// Folds the texts of a document anew that an earlier program may have written.
+    pub(super) fn refold(source: &mut Value) -> Result<(), StoreError> {
+        let fields = UserFields::deserialize(&*source).map_err(|_| damaged("fields"))?;
+        let user = User::try_from(&fields)?;
+        if let Some(members) = source.as_object_mut() {
+            members.remove("words"); // of schema 1
+        }
+        source["display_fold"] = fold(&user.display_name).into();
+        source["terms"] = terms_of(&user).join(" ").into();
+        Ok(())
     }
 
     /// Whether this is the user's address, in any spelling.

@@ -282,7 +282,8 @@ pub(super) fn mappings(meta: &Meta) -> Value {
             "email_key": keyword(),
             "display_name": kept(),
             "display_fold": keyword(),
-            "words": {
+            // Called `words` in schema 1: an earlier gateway cannot write texts here that are folded as before.
+            "terms": {
                 "type": "text",
                 "analyzer": "whitespace",
                 "index_prefixes": {"min_chars": 1, "max_chars": 15},

@@ -10,7 +10,7 @@ use super::{ElasticStore, finding, query};
 use crate::store::{Hit, ListQuery, Page, PageKey, SEARCH_COUNT_MAX, SearchPage, SearchQuery, SortField, StoreError};
 use crate::users::User;
 use crate::users::filter::Filter;
-use crate::users::search::{Class, score};
+use crate::users::search::{Class, beginnings, score};
 
 /// A day, in milliseconds.
 const DAY_MS: i64 = 86_400_000;
@@ -121,10 +121,14 @@ fn hits_of(query: &SearchQuery) -> Value {
     let every = |of_word: &dyn Fn(&str) -> Value| -> Value {
         json!({"bool": {"filter": query.words.iter().map(|word| of_word(word)).collect::<Vec<_>>()}})
     };
-    let exact = |word: &str| json!({"term": {"words": {"value": word}}});
-    let prefix = |word: &str| json!({"prefix": {"words": {"value": word}}});
+    let exact = |word: &str| json!({"term": {"terms": {"value": word}}});
+    let prefix = |word: &str| {
+        let begins = |beginning: String| json!({"prefix": {"terms": {"value": beginning}}});
+        let any: Vec<Value> = beginnings(word).into_iter().map(begins).collect();
+        json!({"bool": {"should": any, "minimum_should_match": 1}})
+    };
     let near = |word: &str| {
-        let fuzzy = json!({"fuzzy": {"words": {
+        let fuzzy = json!({"fuzzy": {"terms": {
             "value": word, "fuzziness": "AUTO", "prefix_length": 1, "max_expansions": NEAR_MAX,
             "rewrite": "constant_score",
         }}});

@@ -60,7 +60,7 @@ mod shape;
 mod users;
 
 /// The version of mappings and documents that this program writes.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// The longest an operation may take, in whatever requests: below a call's deadline, so that its outcome is told.
 const OPERATION: Duration = Duration::from_millis(4_500);
 /// The longest that one step of opening or migrating may take, e.g. making an index.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::bulk::Versioned;
 use super::checkpoint::Checkpoint;
 use super::client::{Client, Deadline, Request};
+use super::document::UserDocument;
 use super::index::{Index, Kind, Meta, own_alias};
 use super::migrate::Migration;
 use super::{OpenError, SCHEMA, STEP, finding, query};
@@ -115,8 +116,8 @@ impl Move<'_> {
             while copied[shard] < *until {
                 let documents = self.page(shard, copied[shard], *until).await?;
                 let last = documents.last().filter(|_| documents.len() == PAGE).map(|document| document.version);
-                let documents: Vec<Versioned> =
-                    documents.into_iter().map(|document| moved(meta, document, shard)).collect();
+                let documents = documents.into_iter().map(|document| moved(meta, document, shard));
+                let documents = documents.collect::<Result<Vec<Versioned>, OpenError>>()?;
                 self.client.bulk(&own_alias(to), &documents).await?;
                 copied[shard] = last.unwrap_or(*until);
                 let (done, all): (u64, u64) = (copied.iter().sum(), written.iter().sum());
@@ -143,17 +144,19 @@ impl Move<'_> {
     }
 }
 
-/// A document as it goes to the new index. A user keeps the place that they had in the former one.
+/// A document as it goes to the new index. A user keeps the place that they had in the former one, and is compared and
+/// found by this version's rules.
 ///
 /// Its version is the number of its state.
-fn moved(meta: &Meta, mut document: Versioned, shard: usize) -> Versioned {
+fn moved(meta: &Meta, mut document: Versioned, shard: usize) -> Result<Versioned, OpenError> {
     if meta.kind == Kind::Users {
         let Versioned { version, source, .. } = &mut document;
         let generation = format!("g{}", meta.formers.len() - 1);
         source["former"][generation] = json!({"shard": shard, "number": version, "prev": source["prev_seq"]});
         source["prev_seq"] = Value::Null;
+        UserDocument::refold(source)?;
     }
-    document
+    Ok(document)
 }
 
 impl Client {

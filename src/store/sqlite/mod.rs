@@ -57,6 +57,9 @@ pub enum OpenError {
     /// SQLite refuses it.
     #[error("cannot open the database: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// What it holds cannot be brought to this schema.
+    #[error("cannot open the database: {0}")]
+    Store(#[from] StoreError),
 }
 
 /// What can be chosen about a database.

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::OpenError;
+use super::{OpenError, search, users};
+use crate::store::StoreError;
+use crate::users::fold::fold;
 
 /// Marks the file as ours (`PRAGMA application_id`): "Door" in ASCII.
 const APPLICATION_ID: i64 = 0x446F_6F72;
@@ -16,8 +18,15 @@ const APPLICATION_ID: i64 = 0x446F_6F72;
 /// How long a connection waits for another process that holds a lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Each brings the schema one version further; the version is their number. Released ones never change.
-const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
+/// Brings the schema one version further.
+type Migration = fn(&Connection) -> Result<(), StoreError>;
+
+/// The version of a schema is the number of migrations that made it. Released ones never change.
+const MIGRATIONS: [Migration; 3] = [
+    |connection| Ok(connection.execute_batch(VERSION_1)?),
+    |connection| Ok(connection.execute_batch(VERSION_2)?),
+    refold,
+];
 
 /// Folded columns hold [`crate::users::fold::fold`] of their neighbour, so that SQLite's byte order is the order of
 /// filters and sorts.
@@ -27,7 +36,7 @@ const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
 /// not a row from somewhere in the file (3 µs). The few users of an unusual role or status have such indexes of
 /// their own, because consoles list just these.
 ///
-/// `words` are the words of both names, joined by spaces: all that the full-text index is given. The tokenizer
+/// `words`, called `terms` since version 3, are the words of both names, joined by spaces: all that the full-text index is given. The tokenizer
 /// `ascii` splits at spaces and leaves other scripts alone; positions, columns and sizes are not kept because
 /// only the set of matching users is asked for. Prefixes up to 12 are kept ready; without, `anna` would merge the
 /// users of every word that begins with it (30 ms of 1,000,000 users).
@@ -116,6 +125,49 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_by_user ON sessions (user_key, expires_at);
 ";
 
+/// Other folding, and terms that begin inside a word. The column has a new name, so that a program of an earlier version
+/// that still has the file open cannot write texts folded as before.
+const VERSION_3: &str = "
+DROP TABLE users_fts;
+ALTER TABLE users RENAME COLUMN words TO terms;
+
+CREATE VIRTUAL TABLE users_fts USING fts5 (
+    terms, content = 'users', content_rowid = 'id',
+    tokenize = 'ascii', prefix = '1 2 3 4 5 6 7 8 9 10 11 12', detail = none, columnsize = 0
+);
+INSERT INTO users_fts (users_fts, rank) VALUES ('secure-delete', 1);
+
+DELETE FROM words;
+";
+
+/// Users whose texts are folded anew at a time.
+const REFOLD_PAGE: usize = 1_000;
+
+/// [`VERSION_3`], and what each user is compared, sorted and found by.
+fn refold(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute_batch(VERSION_3)?;
+    let sql = format!("SELECT {}, id FROM users WHERE id > ?1 ORDER BY id LIMIT ?2", users::COLUMNS);
+    let mut page = connection.prepare(&sql)?;
+    let mut keep = connection.prepare("UPDATE users SET display_fold = ?2, terms = ?3 WHERE id = ?1")?;
+    let mut last = i64::MIN;
+    loop {
+        let mut rows = page.query((last, REFOLD_PAGE))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push((row.get::<_, i64>("id")?, users::read(row)?));
+        }
+        for (id, user) in &found {
+            let terms = search::terms_text(user);
+            keep.execute((id, fold(&user.display_name), &terms))?;
+            search::add(connection, *id, &terms)?;
+        }
+        match found.last() {
+            Some((id, _)) if found.len() == REFOLD_PAGE => last = *id,
+            _ => return Ok(()),
+        }
+    }
+}
+
 /// A connection that can write. Makes the file, readable by its owner only, if there is none.
 pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
     // Only a new file is opened here: to close one that SQLite has open would drop SQLite's locks on it.
@@ -172,7 +224,7 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<String, OpenError> 
         return Err(OpenError::NewerSchema { found, known });
     };
     for migration in &MIGRATIONS[done..] {
-        transaction.execute_batch(migration)?;
+        migration(&transaction)?;
     }
     if done == 0 {
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;

@@ -14,7 +14,7 @@ use super::vocabulary::Vocabulary;
 use crate::store::{Hit, PageKey, SEARCH_COUNT_MAX, SearchPage, SearchQuery, StoreError};
 use crate::users::User;
 use crate::users::filter::Filter;
-use crate::users::search::{Class, score, words_of};
+use crate::users::search::{Class, beginnings, is_word, score, terms_of};
 
 /// Best first.
 const TIERS: [Class; 3] = [Class::Exact, Class::Prefix, Class::Fuzzy];
@@ -63,7 +63,7 @@ fn expressions(
     }
     let all_of = |words: Vec<String>| words.join(" AND ");
     let exact = all_of(query.words.iter().map(|word| quoted(word)).collect());
-    let prefix = all_of(query.words.iter().map(|word| format!("{}*", quoted(word))).collect());
+    let prefix = all_of(query.words.iter().map(|word| format!("({})", prefixes(word))).collect());
     let behind_exact = Some(format!("({prefix}) NOT ({exact})"));
     if !query.fuzzy {
         return Ok([Some(exact), behind_exact, None]);
@@ -80,10 +80,15 @@ fn expressions(
     }
     let any_of = |(word, near): (&String, &Vec<&str>)| {
         let near: String = near.iter().map(|near| format!(" OR {}", quoted(near))).collect();
-        format!("({}*{near})", quoted(word))
+        format!("({}{near})", prefixes(word))
     };
     let fuzzy = all_of(query.words.iter().zip(&near).map(any_of).collect());
     Ok([Some(exact), behind_exact, Some(format!("({fuzzy}) NOT ({prefix})"))])
+}
+
+/// Finds a word as the beginning of a term.
+fn prefixes(word: &str) -> String {
+    beginnings(word).iter().map(|beginning| format!("{}*", quoted(beginning))).collect::<Vec<_>>().join(" OR ")
 }
 
 /// A string of FTS5's query language (SQLite: FTS5, section 3.1).
@@ -145,31 +150,31 @@ fn check_page_key(key: &PageKey) -> Result<Place, StoreError> {
     tier.zip(row.as_i64()).ok_or(StoreError::BadPageKey)
 }
 
-/// The words of a user as the index is given them.
-pub(super) fn words_text(user: &User) -> String {
-    words_of(user).join(" ")
+/// The terms of a user as the index is given them.
+pub(super) fn terms_text(user: &User) -> String {
+    terms_of(user).join(" ")
 }
 
 /// Adds a user to the index.
-pub(super) fn add(connection: &Connection, row: i64, words: &str) -> Result<(), StoreError> {
-    connection.prepare_cached("INSERT INTO users_fts (rowid, words) VALUES (?1, ?2)")?.execute((row, words))?;
+pub(super) fn add(connection: &Connection, row: i64, terms: &str) -> Result<(), StoreError> {
+    connection.prepare_cached("INSERT INTO users_fts (rowid, terms) VALUES (?1, ?2)")?.execute((row, terms))?;
     let mut add = connection.prepare_cached(
         "INSERT INTO words (word, users) VALUES (?1, 1) ON CONFLICT (word) DO UPDATE SET users = users + 1",
     )?;
-    for word in words.split(' ') {
+    for word in terms.split(' ').filter(|term| is_word(term)) {
         add.execute([word])?;
     }
     Ok(())
 }
 
-/// Removes a user from the index, to which these words were added.
-pub(super) fn remove(connection: &Connection, row: i64, words: &str) -> Result<(), StoreError> {
+/// Removes a user from the index, to which these terms were added.
+pub(super) fn remove(connection: &Connection, row: i64, terms: &str) -> Result<(), StoreError> {
     connection
-        .prepare_cached("INSERT INTO users_fts (users_fts, rowid, words) VALUES ('delete', ?1, ?2)")?
-        .execute((row, words))?;
+        .prepare_cached("INSERT INTO users_fts (users_fts, rowid, terms) VALUES ('delete', ?1, ?2)")?
+        .execute((row, terms))?;
     let mut remove = connection.prepare_cached("UPDATE words SET users = users - 1 WHERE word = ?1")?;
     let mut forget = connection.prepare_cached("DELETE FROM words WHERE word = ?1 AND users <= 0")?;
-    for word in words.split(' ') {
+    for word in terms.split(' ').filter(|term| is_word(term)) {
         remove.execute([word])?;
         forget.execute([word])?;
     }

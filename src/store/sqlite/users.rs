@@ -85,13 +85,13 @@ pub(super) fn create(connection: &Connection, user: &User, password: &PasswordHa
     }
     check_email_free(connection, user, 0)?;
     let seq = next_seq(connection)?;
-    let words = search::words_text(user);
+    let terms = search::terms_text(user);
     connection
         .prepare_cached(
-            "INSERT INTO users (username, username_key, email, email_key, display_name, display_fold, words, bio,
+            "INSERT INTO users (username, username_key, email, email_key, display_name, display_fold, terms, bio,
                 avatar_url, attributes, status, role, created_at, updated_at, rev, last_change, generation, password,
                 seq)
-             VALUES (:username, :username_key, :email, :email_key, :display_name, :display_fold, :words, :bio,
+             VALUES (:username, :username_key, :email, :email_key, :display_name, :display_fold, :terms, :bio,
                 :avatar_url, :attributes, :status, :role, :created_at, :updated_at, :rev, :last_change, :generation,
                 :password, :seq)",
         )?
@@ -102,7 +102,7 @@ pub(super) fn create(connection: &Connection, user: &User, password: &PasswordHa
             ":email_key": user.email.as_ref().map(Email::key),
             ":display_name": user.display_name,
             ":display_fold": fold(&user.display_name),
-            ":words": words,
+            ":terms": terms,
             ":bio": user.bio,
             ":avatar_url": user.avatar_url,
             ":attributes": to_json(&user.attributes),
@@ -116,7 +116,7 @@ pub(super) fn create(connection: &Connection, user: &User, password: &PasswordHa
             ":password": password.expose(),
             ":seq": seq,
         })?;
-    search::add(connection, connection.last_insert_rowid(), &words)?;
+    search::add(connection, connection.last_insert_rowid(), &terms)?;
     Ok(seq)
 }
 
@@ -134,15 +134,15 @@ pub(super) fn replace(connection: &Connection, user: &User, password: &PasswordC
     }
     check_email_free(connection, user, stored.id)?;
     let seq = next_seq(connection)?;
-    let words = search::words_text(user);
-    if words != stored.words {
-        search::remove(connection, stored.id, &stored.words)?;
-        search::add(connection, stored.id, &words)?;
+    let terms = search::terms_text(user);
+    if terms != stored.terms {
+        search::remove(connection, stored.id, &stored.terms)?;
+        search::add(connection, stored.id, &terms)?;
     }
     connection
         .prepare_cached(
             "UPDATE users SET email = :email, email_key = :email_key, display_name = :display_name,
-                display_fold = :display_fold, words = :words, bio = :bio, avatar_url = :avatar_url,
+                display_fold = :display_fold, terms = :terms, bio = :bio, avatar_url = :avatar_url,
                 attributes = :attributes, status = :status, role = :role, created_at = :created_at,
                 updated_at = :updated_at, rev = :rev, last_change = :last_change, generation = :generation,
                 seq = :seq, prev_seq = :prev_seq, before = :before
@@ -154,7 +154,7 @@ pub(super) fn replace(connection: &Connection, user: &User, password: &PasswordC
             ":email_key": user.email.as_ref().map(Email::key),
             ":display_name": user.display_name,
             ":display_fold": fold(&user.display_name),
-            ":words": words,
+            ":terms": terms,
             ":bio": user.bio,
             ":avatar_url": user.avatar_url,
             ":attributes": to_json(&user.attributes),
@@ -195,17 +195,17 @@ pub(super) fn upgrade_password(
 struct Stored {
     id: i64,
     seq: u64,
-    words: String,
+    terms: String,
     user: User,
 }
 
 fn stored(connection: &Connection, username: &Username) -> Result<Option<Stored>, StoreError> {
-    let sql = format!("SELECT {COLUMNS}, id, seq, words FROM users WHERE username_key = ?1");
+    let sql = format!("SELECT {COLUMNS}, id, seq, terms FROM users WHERE username_key = ?1");
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query([username.key()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let (id, seq, words) = (row.get(NEXT_COLUMN)?, row.get(NEXT_COLUMN + 1)?, row.get(NEXT_COLUMN + 2)?);
-    Ok(Some(Stored { id, seq, words, user: read(row)? }))
+    let (id, seq, terms) = (row.get(NEXT_COLUMN)?, row.get(NEXT_COLUMN + 1)?, row.get(NEXT_COLUMN + 2)?);
+    Ok(Some(Stored { id, seq, terms, user: read(row)? }))
 }
 
 fn has_other_active_admin(connection: &Connection, user: &User) -> Result<bool, StoreError> {

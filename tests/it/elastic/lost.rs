@@ -234,7 +234,7 @@ async fn indices_without_the_identity_of_their_data_set_are_given_one_by_migrate
     let indices = indices_with_users().await;
     let strip = async |kind: &str| {
         let index = indices.first(kind);
-        let meta = json!({"kind": kind, "schema": 1, "formers": []});
+        let meta = json!({"kind": kind, "schema": 2, "formers": []});
         indices.ask("PUT", &format!("{index}/_mapping"), json!({"_meta": {"doorward": meta}})).await;
         indices.ask("DELETE", &format!("{index}/_alias/{index}-own"), Value::Null).await;
     };

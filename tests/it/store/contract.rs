@@ -67,12 +67,12 @@ pub async fn get(store: &dyn Store, username: &str) -> User {
 }
 
 pub(super) async fn a_user_is_given_back_as_it_was_created(store: &dyn Store) {
-    let attributes = serde_json::json!({"a": [1, 2.5, null, "ü"], "b": {"c": true}});
+    let attributes = serde_json::json!({"a": [1, 2.5, null, "ü"], "b": {"c": true}}).to_string();
     let alice = User {
         display_name: "Ålice \"the\" O'Hara 🦀".into(),
         bio: "one\ntwo".into(),
         avatar_url: Some("https://example.com/a.png".into()),
-        attributes: Attributes::new(attributes.as_object().unwrap()).unwrap(),
+        attributes: Attributes::parse(serde_json::from_str(&attributes).unwrap()).unwrap(),
         status: Status::Deactivated,
         role: Role::Admin,
         updated_at: Time::parse("2026-03-01T00:00:00Z").unwrap(),

@@ -154,6 +154,17 @@ pub(super) async fn any_text_can_be_searched(store: &dyn Store) {
     assert_eq!((no_words.hits.len(), no_words.count), (0, 0));
 }
 
+/// Of papa (パパ), haha (ハハ) and a user with 李明华 in their name, whatever program wrote them.
+pub(super) async fn texts_are_folded_by_this_version(store: &dyn Store) {
+    for name in ["パパ", "ハハ"] {
+        let filter = Some(Filter::parse(&json!({"display_name": {"eq": name}})).unwrap());
+        assert_eq!(store.user_count(filter).await.unwrap(), 1, "{name}");
+        assert_eq!(names(store, name).await.len(), 1, "{name}");
+    }
+    assert_eq!(names(store, "明华").await.len(), 1);
+    assert_eq!(names(store, "papa").await, ["papa"]);
+}
+
 pub(super) async fn a_strange_page_key_is_refused_by_search(store: &dyn Store) {
     create(store, &user("alice")).await;
     for key in

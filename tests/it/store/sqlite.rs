@@ -104,6 +104,22 @@ async fn r14_a_newer_schema_is_refused() {
 }
 
 #[tokio::test]
+async fn r14_a_database_of_version_0_1_0_is_folded_anew_when_it_is_opened() {
+    let mut home = open().await;
+    home.store.take().unwrap().close().await;
+    std::fs::write(home.path(), include_bytes!("../../data/doorward-0.1.0.db")).unwrap();
+    let eq = |name: &str| format!("SELECT count(*) FROM users WHERE display_fold = '{name}'");
+    let alike: i64 = home.sql().query_row(&eq("ハハ"), [], |row| row.get(0)).unwrap();
+    assert_eq!(alike, 2, "the fixture has what was wrong");
+    home.reopen().await;
+    super::searches::texts_are_folded_by_this_version(&*home).await;
+    let papa = home.user_get(&name("papa")).await.unwrap().unwrap();
+    let renamed = next(&papa, |papa| papa.display_name = "Papa".into());
+    home.user_replace(renamed, PasswordChange::Keep).await.unwrap();
+    home.check_integrity();
+}
+
+#[tokio::test]
 async fn r14_stores_that_open_one_new_file_at_once_agree() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("doorward.db");
@@ -132,8 +148,8 @@ async fn what_is_not_ours_is_refused_and_left_alone() {
 async fn r02_on_a_full_disk_writes_fail_reads_go_on_and_room_is_enough_to_recover() {
     let home = open_with(SqliteOptions { max_pages: Some(200) });
     let big = |username: &str| {
-        let members = serde_json::json!({"blob": "x".repeat(4000)});
-        User { attributes: Attributes::new(members.as_object().unwrap()).unwrap(), ..user(username) }
+        let members = serde_json::json!({"blob": "x".repeat(4000)}).to_string();
+        User { attributes: Attributes::parse(serde_json::from_str(&members).unwrap()).unwrap(), ..user(username) }
     };
     let mut kept = Vec::new();
     let refusal = loop {

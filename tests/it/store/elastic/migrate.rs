@@ -216,6 +216,30 @@ async fn r14_a_newer_schema_is_refused_and_an_older_one_is_migrated_by_command()
     assert!(store.user_get(&name("alice")).await.unwrap().is_some());
 }
 
+#[tokio::test]
+async fn r14_users_of_an_earlier_schema_are_folded_anew_by_migrate() {
+    let indices = Indices::new();
+    let config = indices.config();
+    let store = ElasticStore::open(&config).await.unwrap();
+    for (username, display_name) in [("papa", "パパ"), ("haha", "ハハ"), ("lim", "李明华")] {
+        create(&store, &User { display_name: display_name.into(), ..user(username) }).await;
+    }
+    // As schema 1 has them: without marks, and the words alone.
+    set_schema(&indices, 1).await;
+    let users = format!("{}/{}-users", elastic_url(), indices.prefix);
+    let words = json!({"properties": {"words": {"type": "text", "analyzer": "whitespace"}}});
+    let script = "def s = ctx._source; s.words = s.username; s.display_fold = 'ハハ'; s.remove('terms')";
+    let client = reqwest::Client::new();
+    client.put(format!("{users}/_mapping")).json(&words).send().await.unwrap().error_for_status().unwrap();
+    let update = client.post(format!("{users}/_update_by_query?refresh=true")).json(&json!({"script": script}));
+    let done: serde_json::Value = update.send().await.unwrap().json().await.unwrap();
+    assert_eq!(done["updated"], 3, "{done}");
+
+    migrate(&config, &[], &|_| {}).await.unwrap();
+    let store = ElasticStore::open(&config).await.unwrap();
+    super::super::searches::texts_are_folded_by_this_version(&store).await;
+}
+
 /// Makes the users index say that it is of this schema.
 async fn set_schema(indices: &Indices, schema: u32) {
     let url = format!("{}/{}-users/_mapping", elastic_url(), indices.prefix);
