@@ -7,8 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
+use jiff::fmt::temporal::Pieces;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::Instant;
+
+/// 1970-01-01T00:00:00, from which milliseconds are counted.
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// A moment in UTC with millisecond precision, as every document and token carries it.
 ///
@@ -17,8 +23,8 @@ use tokio::time::Instant;
 pub struct Time(i64);
 
 impl Time {
-    /// The latest moment a document may carry: 9999-12-30T22:00:00.000Z, the last whole millisecond count that jiff takes.
-    const MAX_MS: i64 = 253_402_207_200_000;
+    /// The latest moment a document may carry: the last millisecond of the year 9999.
+    const MAX_MS: i64 = 253_402_300_799_999;
     /// The earliest moment a document may carry: the start of the year 0000.
     const MIN_MS: i64 = -62_167_219_200_000;
 
@@ -50,15 +56,19 @@ impl Time {
     /// Reads RFC 3339 text with any offset and any number of decimals; finer than a
     /// millisecond is cut off. `None` when it is not such a text or outside the years 0000–9999.
     pub fn parse(text: &str) -> Option<Self> {
-        let ms = text.parse::<jiff::Timestamp>().ok()?.as_millisecond();
+        // By the parts of the text: jiff's timestamps end two hours before the last day of the year 9999.
+        let pieces = Pieces::parse(text).ok()?;
+        let local = pieces.date().to_datetime(pieces.time()?).duration_since(EPOCH);
+        let offset = SignedDuration::from_secs(pieces.to_numeric_offset()?.seconds().into());
+        let ms = i64::try_from((local - offset).as_nanos().div_euclid(1_000_000)).ok()?;
         (Self::MIN_MS..=Self::MAX_MS).contains(&ms).then_some(Self(ms))
     }
 }
 
 impl std::fmt::Display for Time {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let time = jiff::Timestamp::from_millisecond(self.0).expect("the constructors keep it in range");
-        write!(f, "{time:.3}")
+        let time = EPOCH.checked_add(SignedDuration::from_millis(self.0)).expect("the constructors keep it in range");
+        write!(f, "{time:.3}Z")
     }
 }
 
@@ -164,12 +174,22 @@ mod tests {
 
     #[test]
     fn a_time_is_written_with_three_decimals_and_read_back() {
-        for text in ["2026-01-31T08:05:00.250Z", "1970-01-01T00:00:00.000Z", "9999-12-30T22:00:00.000Z"] {
+        for text in [
+            "2026-01-31T08:05:00.250Z",
+            "1970-01-01T00:00:00.000Z",
+            "1969-12-31T23:59:59.999Z",
+            "9999-12-31T23:59:59.999Z",
+        ] {
             assert_eq!(Time::parse(text).map(|time| time.to_string()).as_deref(), Some(text));
         }
         assert_eq!(Time::parse("2026-01-31T09:05:00+01:00"), Time::parse("2026-01-31T08:05:00Z"));
-        assert_eq!(Time::parse("yesterday"), None);
-        assert_eq!(Time::from_ms(i64::MAX).to_string(), "9999-12-30T22:00:00.000Z");
+        assert_eq!(Time::parse("1969-12-31T23:59:59.9999Z").map(Time::ms), Some(-1));
+        for text in
+            ["yesterday", "2026-01-31", "2026-01-31T08:05:00", "9999-12-31T23:00:00-02:00", "-000001-12-31T00:00:00Z"]
+        {
+            assert_eq!(Time::parse(text), None, "{text}");
+        }
+        assert_eq!(Time::from_ms(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
         assert_eq!(Time::from_ms(i64::MIN).to_string(), "0000-01-01T00:00:00.000Z");
     }
 }

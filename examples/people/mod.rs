@@ -10,6 +10,7 @@ use doorward::users::{Attributes, Change, ChangeKind, Email, Role, Status, User,
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use serde_json::value::RawValue;
 
 /// A name and its ASCII spelling.
 type Name = (&'static str, &'static str);
@@ -321,14 +322,14 @@ impl Iterator for People {
         let bio: Vec<&str> =
             (0..self.random.random_range(0..8)).filter_map(|_| WORDS.choose(&mut self.random)).copied().collect();
         let email = Email::parse(&format!("{username}@example.com")).expect("a username is a good local part");
-        let attributes =
-            [("locale".to_owned(), "de-AT".into()), ("team".to_owned(), self.random.random_range(0..50).into())];
+        let attributes = format!(r#"{{"locale":"de-AT","team":{}}}"#, self.random.random_range(0..50));
+        let attributes = RawValue::from_string(attributes).expect("it is JSON");
         Some(User {
             email: Some(email).filter(|_| status != Status::Erased),
             display_name,
             bio: bio.join(" "),
             avatar_url: self.random.random_bool(0.3).then(|| format!("https://img.example.com/{username}.png")),
-            attributes: Attributes::new(&attributes.into_iter().collect()).expect("it is small"),
+            attributes: Attributes::parse(&attributes).expect("it is small"),
             status,
             role: if self.random.random_bool(0.01) { Role::Admin } else { Role::User },
             created_at,

@@ -286,13 +286,13 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use serde_json::value::to_raw_value;
 
     use super::*;
     use crate::clock::Time;
     use crate::feed::Scope;
     use crate::users::rules::{self, Act};
-    use crate::users::user::Attributes;
-    use crate::users::{Email, Role, User, Username};
+    use crate::users::{Attributes, Email, Role, User, Username};
     use crate::view::Form;
 
     fn at(number: u64) -> Position {
@@ -330,8 +330,8 @@ mod tests {
     #[test]
     fn s21_large_changes_and_their_frames_take_a_bounded_memory() {
         let (ring, mut user) = (Ring::new(Place::complete(at(0))), alice());
-        let numbers = json!({"numbers": vec![1; 2_000]});
-        user.attributes = Attributes::new(numbers.as_object().unwrap()).unwrap();
+        let numbers = to_raw_value(&json!({"numbers": vec![1; 2_000]})).unwrap();
+        user.attributes = Attributes::parse(&numbers).unwrap();
         for seq in 1..=LENGTH as u64 {
             publish(&ring, &mut user, seq);
             let Next::Change(change) = ring.get(seq - 1) else { panic!("it was just published") };

@@ -26,8 +26,8 @@ use crate::sessions::{Account, Identity, Outbound, Peer, Proof, Unbound, When};
 use crate::store::{PasswordHash, StoreError, Unique};
 use crate::users::rules::{self, Act};
 use crate::users::session::Origin;
-use crate::users::user::{self, Refusal};
-use crate::users::{Email, Role, Session, Status, User, Username};
+use crate::users::user;
+use crate::users::{Email, Role, Session, Status, User, Username, text};
 
 /// The longest name that a client may give its device, in characters.
 const DEVICE_MAX_CHARS: usize = 64;
@@ -447,11 +447,6 @@ fn audit_throttled(what: &'static str, peer: &Peer, refused: &TooMany) {
 }
 
 fn checked_device(device: Option<String>) -> Result<Option<String>, RpcError> {
-    match device {
-        Some(device) if device.chars().count() > DEVICE_MAX_CHARS || device.chars().any(char::is_control) => {
-            let refusal = Refusal::new("length", "must have at most 64 characters and no control characters");
-            Err(RpcError::param("device", refusal))
-        }
-        device => Ok(device),
-    }
+    let device = device.map(|device| text::free_text(&device, DEVICE_MAX_CHARS, false)).transpose();
+    device.map_err(|refusal| RpcError::param("device", refusal))
 }

@@ -29,7 +29,8 @@ pub struct FieldError {
 impl FieldError {
     /// The refusal of a value at `path`.
     pub fn new(path: impl Into<String>, refusal: Refusal) -> Self {
-        Self { path: path.into(), rule: refusal.rule.to_owned(), message: refusal.message }
+        let path = path.into() + &refusal.within;
+        Self { path, rule: refusal.rule.to_owned(), message: refusal.message }
     }
 }
 

@@ -4,12 +4,13 @@ use jsonrpsee::Extensions;
 use jsonrpsee::proc_macros::rpc;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::auth::NewUser;
 use super::error::{FieldError, RpcError};
 use super::listing::{self, ListParams, ListResult, SearchParams, SearchResult};
-use super::params::{Named, StrictJson, Who, given, nullable};
+use super::params::{Named, Who, given, nullable};
 use super::{Handlers, UserView, patience, peer_of};
 use crate::auth::hashing::Verdict;
 use crate::auth::password::Password;
@@ -17,8 +18,8 @@ use crate::permission::{Field, Method, Target, set_by};
 use crate::sessions::{CallerUser, Peer, Proof, ProvenPassword};
 use crate::store::PasswordChange;
 use crate::users::rules::{self, Act, Patch};
-use crate::users::user::{self, Attributes, Refusal};
-use crate::users::{Email, Role, Status, User, Username};
+use crate::users::user::{self, Refusal};
+use crate::users::{Attributes, Email, Role, Status, User, Username, text};
 
 /// The most names in one `users.get_many`.
 const GET_MANY_MAX: usize = 100;
@@ -78,7 +79,7 @@ pub struct PatchParams {
     #[serde(default, deserialize_with = "nullable")]
     avatar_url: Option<Option<String>>,
     #[serde(default, deserialize_with = "nullable")]
-    attributes: Option<Option<StrictJson>>,
+    attributes: Option<Option<Box<RawValue>>>,
     #[serde(default, deserialize_with = "given")]
     email: Option<String>,
 }
@@ -455,6 +456,7 @@ impl PatchParams {
         let display_name = |text: String| user::display_name(&text);
         let bio = |text: String| user::bio(&text);
         let avatar_url = |text: String| user::avatar_url(&text);
+        let attributes = |json: Box<RawValue>| Attributes::parse(&json);
         let email = |text: String| Email::parse(&text);
         let patch = Patch {
             display_name: checked(Field::DisplayName, self.display_name, display_name, &mut refused),
@@ -485,15 +487,8 @@ fn checked<A, T>(
     None
 }
 
-fn attributes(given: StrictJson) -> Result<Attributes, Refusal> {
-    match given.0 {
-        serde_json::Value::Object(members) => Attributes::new(&members),
-        _ => Err(Refusal::new("type", "must be a JSON object")),
-    }
-}
-
 fn checked_reason(reason: Option<String>) -> Result<Option<String>, RpcError> {
-    let reason = reason.map(|reason| user::free_text(&reason, REASON_MAX_CHARS, true)).transpose();
+    let reason = reason.map(|reason| text::free_text(&reason, REASON_MAX_CHARS, true)).transpose();
     reason.map_err(|refusal| RpcError::param("reason", refusal))
 }
 

@@ -7,10 +7,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Map, Value};
-use unicode_normalization::UnicodeNormalization;
+use serde_json::value::RawValue;
 
+use super::{Attributes, text};
 use crate::clock::Time;
 
 /// The longest display name, in code points.
@@ -21,8 +20,6 @@ pub const BIO_MAX_CHARS: usize = 500;
 pub const EMAIL_MAX_BYTES: usize = 254;
 /// The longest avatar URL, in bytes.
 pub const AVATAR_URL_MAX_BYTES: usize = 2048;
-/// The most that the app-defined attributes may take as compact JSON, in bytes.
-pub const ATTRIBUTES_MAX_BYTES: usize = 4096;
 
 /// Names that would shadow a word of the routes or suggest an authority; compared in lower case.
 const RESERVED_NAMES: [&str; 16] = [
@@ -51,12 +48,19 @@ pub struct Refusal {
     pub rule: &'static str,
     /// What the caller can change.
     pub message: String,
+    /// Where inside of the value, e.g. `.a[1]`; empty for the value itself.
+    pub within: String,
 }
 
 impl Refusal {
     /// A refusal under `rule`, saying `message`.
     pub fn new(rule: &'static str, message: impl Into<String>) -> Self {
-        Self { rule, message: message.into() }
+        Self { rule, message: message.into(), within: String::new() }
+    }
+
+    /// The refusal of what holds the refused value at `place`.
+    pub fn inside(self, place: &str) -> Self {
+        Self { within: format!("{place}{}", self.within), ..self }
     }
 }
 
@@ -198,36 +202,18 @@ impl<'de> Deserialize<'de> for Email {
     }
 }
 
-/// Brings free text to NFC and refuses what is longer than `max_chars` code points or holds
-/// control characters (`newlines` allows line feeds).
-pub fn free_text(text: &str, max_chars: usize, newlines: bool) -> Result<String, Refusal> {
-    // NFC never makes text more than three times as long or as short, so this bounds the work.
-    if text.len() > max_chars * 4 * 3 {
-        return Err(Refusal::new("length", format!("must have at most {max_chars} characters")));
-    }
-    let text: String = text.nfc().collect();
-    if text.chars().count() > max_chars {
-        return Err(Refusal::new("length", format!("must have at most {max_chars} characters")));
-    }
-    if text.chars().any(|c| c.is_control() && !(newlines && c == '\n')) {
-        return Err(Refusal::new("control_characters", "must not contain control characters"));
-    }
-    Ok(text)
-}
-
 /// Checks a display name and brings it to NFC.
 pub fn display_name(text: &str) -> Result<String, Refusal> {
-    let text = free_text(text, DISPLAY_NAME_MAX_CHARS, false)?;
-    let trimmed = text.trim();
-    if trimmed.is_empty() {
+    let name = text::name(text, DISPLAY_NAME_MAX_CHARS)?;
+    if name.is_empty() {
         return Err(Refusal::new("length", "must not be empty; null restores the username"));
     }
-    Ok(trimmed.to_owned())
+    Ok(name)
 }
 
 /// Checks a bio and brings it to NFC. Line feeds are allowed.
 pub fn bio(text: &str) -> Result<String, Refusal> {
-    free_text(text, BIO_MAX_CHARS, true)
+    text::free_text(text, BIO_MAX_CHARS, true)
 }
 
 /// Checks an avatar URL: absolute, `http` or `https`.
@@ -241,36 +227,6 @@ pub fn avatar_url(text: &str) -> Result<String, Refusal> {
         return Err(Refusal::new("url", "must be an absolute http or https URL"));
     }
     Ok(text.to_owned())
-}
-
-/// App-defined JSON members of a user: an object of at most 4 KiB as compact JSON. Kept as that text: many small values
-/// take many times their JSON in memory.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Attributes(Arc<RawValue>);
-
-impl Attributes {
-    /// Checks the size of the object.
-    pub fn new(members: &Map<String, Value>) -> Result<Self, Refusal> {
-        let json = to_raw_value(members).expect("a JSON value can be written");
-        if json.get().len() > ATTRIBUTES_MAX_BYTES {
-            return Err(Refusal::new("length", "must take at most 4096 bytes as compact JSON"));
-        }
-        Ok(Self(json.into()))
-    }
-}
-
-impl Default for Attributes {
-    /// No members.
-    fn default() -> Self {
-        Self::new(&Map::new()).expect("it is small")
-    }
-}
-
-impl PartialEq for Attributes {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.get() == other.0.get()
-    }
 }
 
 /// Whether an account can be used.

@@ -36,6 +36,7 @@ mod settings;
 mod start;
 mod store;
 mod support;
+mod text;
 mod throttle;
 mod upgrade;
 mod users;
