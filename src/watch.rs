@@ -18,8 +18,10 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use crate::output;
 use dial::{Dial, Socket};
 
-/// Without a frame for so long, pings included, the gateway is taken for gone.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// The gateway is taken for gone when it has been silent for as long as its pings are apart, and this much longer.
+const SILENCE_MARGIN: Duration = Duration::from_secs(35);
+/// How far apart they are until it has said so.
+const PING: Duration = Duration::from_secs(25);
 /// For a connection and its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first pause before connecting again; each further one may be twice as long.
@@ -119,6 +121,8 @@ impl Watch {
 struct Connection {
     ws: Socket,
     next_id: u64,
+    /// How far apart the gateway's pings are.
+    ping: Duration,
     /// The call that asks for new tokens, while it is under way.
     refreshing: Option<u64>,
     /// Asked for by a gateway that goes away.
@@ -149,7 +153,7 @@ pub async fn run(options: Options) -> Result<(), String> {
 /// Connects once and prints what comes, moving `since` along.
 async fn connect(dial: &Dial, watch: &mut Watch) -> End {
     let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, dial.open()).await {
-        Ok(Ok(ws)) => Connection { ws, next_id: 1, refreshing: None, reconnect_after: None },
+        Ok(Ok(ws)) => Connection { ws, next_id: 1, ping: PING, refreshing: None, reconnect_after: None },
         Ok(Err(end)) => return end,
         Err(_) => return End::Lost("no answer".to_owned(), None),
     };
@@ -163,6 +167,7 @@ impl Connection {
     /// Signs in, subscribes, and prints until the end.
     async fn follow(&mut self, watch: &mut Watch) -> Result<std::convert::Infallible, End> {
         self.sign_in(watch).await?;
+        self.ping = ping(&self.call("system.info", json!({})).await?);
         let params = json!({"filter": watch.options.filter, "since": watch.options.since});
         let subscribed = self.call("users.subscribe", params).await?;
         // From now on: known even when nothing is told before the connection is lost.
@@ -244,7 +249,7 @@ impl Connection {
     /// The next text frame.
     async fn frame(&mut self) -> Result<Value, End> {
         loop {
-            let next = tokio::time::timeout(SILENCE_MAX, self.ws.next()).await;
+            let next = tokio::time::timeout(self.ping + SILENCE_MARGIN, self.ws.next()).await;
             let next = next.map_err(|_| End::Lost("the gateway is silent".to_owned(), None))?;
             match next.transpose()? {
                 Some(Message::Text(text)) => {
@@ -263,6 +268,11 @@ impl Connection {
             }
         }
     }
+}
+
+/// How far apart a gateway's pings are, as it says itself.
+fn ping(info: &Value) -> Duration {
+    info["limits"]["ping_seconds"].as_u64().map_or(PING, Duration::from_secs)
 }
 
 /// Whether a reply is an error, and of which kind.
