@@ -23,6 +23,7 @@ use crate::authority::Authority;
 use crate::server::origin::AllowedOrigins;
 use crate::server::proxies::TrustedProxies;
 use crate::store::elastic::{self, ElasticConfig, ElasticCredentials, Url};
+use crate::store::operation_within;
 use crate::users::session::Lifetimes;
 use reader::{Reader, is_ours};
 
@@ -220,6 +221,7 @@ impl Config {
             Listen(SocketAddr::from(([127, 0, 0, 1], 8080))),
             "an address and port such as 127.0.0.1:8080 or localhost:8080",
         );
+        let call_timeout = read.seconds("DOORWARD_CALL_TIMEOUT_SECONDS", 5, 1, 60);
         let config = Self {
             listen,
             metrics: read.value(
@@ -233,7 +235,7 @@ impl Config {
                 "addresses or blocks such as 10.0.0.0/8, separated by commas",
             ),
             allowed_origins: read.parsed("DOORWARD_ALLOWED_ORIGINS"),
-            elastic: read.elastic(),
+            elastic: read.elastic(call_timeout),
             data_dir: read.value("DOORWARD_DATA_DIR", PathBuf::from("data"), "a folder"),
             jwt_secret: read.key_text(["JWT_SECRET", "JWT_SECRET_FILE"]),
             jwt_accept_secret: read.key_text(["DOORWARD_JWT_ACCEPT_SECRET", "DOORWARD_JWT_ACCEPT_SECRET_FILE"]),
@@ -252,7 +254,7 @@ impl Config {
             hash_queue: read.number("DOORWARD_HASH_QUEUE", 32, 1, 10_000),
             password_min: read.number("DOORWARD_PASSWORD_MIN", 8, 8, 64),
             password_list: read.optional("DOORWARD_PASSWORD_LIST").map(PathBuf::from),
-            call_timeout: read.seconds("DOORWARD_CALL_TIMEOUT_SECONDS", 5, 1, 60),
+            call_timeout,
             limits: Limits {
                 message_bytes: read.number("DOORWARD_MAX_MESSAGE_BYTES", 64 << 10, 1 << 10, 16 << 20),
                 reply_bytes: read.number("DOORWARD_MAX_REPLY_BYTES", 1 << 20, 64 << 10, 64 << 20),
@@ -345,7 +347,7 @@ impl FromStr for LogFormat {
 
 impl Reader {
     /// The cluster, when `ES_URL` names one. The settings of a cluster are checked in any case.
-    fn elastic(&mut self) -> Option<ElasticConfig> {
+    fn elastic(&mut self, call_timeout: Duration) -> Option<ElasticConfig> {
         let nodes = self.nodes();
         let api_key = self.secret(["DOORWARD_ES_API_KEY", "DOORWARD_ES_API_KEY_FILE"]);
         let username = self.optional("DOORWARD_ES_USERNAME");
@@ -381,9 +383,10 @@ impl Reader {
             credentials,
             ca_file,
             prefix,
-            shards: self.number("DOORWARD_ES_SHARDS", 1, 1, 64),
+            shards: self.number("DOORWARD_ES_SHARDS", 1, 1, elastic::SHARDS_MAX),
             connect_timeout: self.milliseconds("DOORWARD_ES_CONNECT_TIMEOUT_MS", 500, 50, 10_000),
             request_timeout: self.milliseconds("DOORWARD_ES_REQUEST_TIMEOUT_MS", 2_000, 100, 30_000),
+            operation: operation_within(call_timeout),
             start_patience: self.seconds("DOORWARD_ES_START_SECONDS", 60, 1, 3_600),
         };
         nodes.map(|nodes| ElasticConfig { nodes, ..config })

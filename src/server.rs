@@ -49,7 +49,8 @@ use crate::rpc::cursor::CursorKey;
 use crate::rpc::{Context, Rpc};
 use crate::sessions::{Presence, Sockets};
 use crate::store::elastic::ElasticStore;
-use crate::store::sqlite::SqliteStore;
+use crate::store::operation_within;
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Store, StoreError};
 use origin::Judged;
 use starting::Starting;
@@ -267,8 +268,8 @@ pub async fn open_store(config: &Config, data_dir: Option<&DataDir>) -> Result<(
         }
         (None, Some(data_dir)) => {
             let path = data_dir.database();
-            let store =
-                SqliteStore::open(&path).map_err(|error| StartError::Store(format!("{}: {error}", path.display())))?;
+            let store = SqliteStore::open_with(&path, SqliteOptions::within(operation_within(config.call_timeout)))
+                .map_err(|error| StartError::Store(format!("{}: {error}", path.display())))?;
             Ok((Arc::new(store), data_dir.path().display().to_string()))
         }
         (None, None) => unreachable!("without a cluster there is a data folder"),

@@ -32,6 +32,7 @@ impl Home {
             shards: 1,
             connect_timeout: Duration::from_millis(500),
             request_timeout: Duration::from_secs(2),
+            operation: Duration::from_millis(4_500),
             start_patience: Duration::from_secs(30),
         };
         Ok(Self::Elastic(Box::new(ElasticStore::open(&config).await?)))

@@ -27,7 +27,7 @@ pub async fn follow<A: Future<Output = ()> + Send>(
     apply: impl Fn(Arc<User>) -> A + Send,
     forget: impl Fn() + Send,
 ) {
-    let mut failures = 0;
+    let (mut failures, mut was_foreign) = (0, false);
     loop {
         feed.pages.forget_old();
         let (place, asked) = (feed.ring.place(), Instant::now());
@@ -45,7 +45,7 @@ pub async fn follow<A: Future<Output = ()> + Send>(
         match feed.changes_after(&place, PAGE, "tail").await {
             Ok(page) => {
                 let next = Instant::now() + feed.store.pace(asked.elapsed());
-                failures = 0;
+                (failures, was_foreign) = (0, false);
                 feed.contact.heard();
                 for record in &page.records {
                     apply(record.user.clone()).await;
@@ -72,8 +72,11 @@ pub async fn follow<A: Future<Output = ()> + Send>(
                 tracing::warn!(%error, "cannot read what changed; trying again");
                 tokio::time::sleep(pause(failures)).await;
                 failures += 1;
+                // The store must say twice in a row that it is another one.
+                let before = std::mem::replace(&mut was_foreign, error == StoreError::BadPosition);
                 // Subscriptions find that their place is gone.
-                if error == StoreError::BadPosition
+                if before
+                    && was_foreign
                     && let Ok(position) = feed.store.position().await
                 {
                     tracing::error!("the store is another one; following it from now");

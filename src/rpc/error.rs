@@ -120,6 +120,8 @@ pub enum RpcError {
     StoreUnavailable,
     /// The store did not answer in time; nothing was changed.
     StoreTimeout,
+    /// The store refuses for good what it was asked, for this reason; nothing was changed.
+    StoreFault(String),
     /// The change may or may not have happened.
     OutcomeUnknown,
 }
@@ -147,6 +149,7 @@ impl RpcError {
         match self {
             Self::StoreUnavailable
             | Self::StoreTimeout
+            | Self::StoreFault(_)
             | Self::RevConflict { .. }
             | Self::NotFound
             | Self::OtherIdentity => Self::OutcomeUnknown,
@@ -161,7 +164,7 @@ impl RpcError {
             Self::InvalidRequest(_) | Self::OriginRefused { .. } => -32600,
             Self::UnknownMethod | Self::WebsocketOnly => -32601,
             Self::InvalidParams(_) => -32602,
-            Self::Internal => -32603,
+            Self::Internal | Self::StoreFault(_) => -32603,
             Self::TooManySubscriptions => -32006,
             Self::RequestTooLarge => -32007,
             Self::ResponseTooLarge => -32008,
@@ -198,7 +201,7 @@ impl RpcError {
             Self::InvalidRequest(_) | Self::OriginRefused { .. } => "invalid_request",
             Self::UnknownMethod | Self::WebsocketOnly => "unknown_method",
             Self::InvalidParams(_) => "invalid_params",
-            Self::Internal => "internal",
+            Self::Internal | Self::StoreFault(_) => "internal",
             Self::TooManySubscriptions => "too_many_subscriptions",
             Self::RequestTooLarge => "request_too_large",
             Self::ResponseTooLarge => "response_too_large",
@@ -272,7 +275,9 @@ impl RpcError {
                 [field, ..] => format!("Parameters: {}.", field.message),
                 [] => "The parameters are not valid.".to_owned(),
             },
-            Self::Internal => "The gateway failed; its log has the cause under this request id.".to_owned(),
+            Self::Internal | Self::StoreFault(_) => {
+                "The gateway failed; its log has the cause under this request id.".to_owned()
+            }
             Self::RequestTooLarge => "The message is larger than the limit in system.info.".to_owned(),
             Self::ResponseTooLarge => {
                 "The reply would be larger than the limit in system.info; ask for less.".to_owned()
@@ -350,6 +355,7 @@ impl From<RpcError> for ErrorObjectOwned {
         let request_id = request_id();
         match error {
             RpcError::Internal => tracing::error!(request_id, "a call failed inside the gateway"),
+            RpcError::StoreFault(ref cause) => tracing::error!(request_id, cause, "the store refuses a call for good"),
             _ => tracing::debug!(request_id, code = error.code(), "a call was refused"),
         }
         ErrorObjectOwned::owned(error.code(), error.message(), Some(error.data(&request_id)))
@@ -373,6 +379,8 @@ impl From<StoreError> for RpcError {
                 tracing::error!("the store did not answer in time");
                 Self::StoreTimeout
             }
+            // Logged under the id of the request, by which whoever has the reply finds it.
+            StoreError::Unexpected(cause) => Self::StoreFault(cause),
             StoreError::OutcomeUnknown(cause) => {
                 tracing::error!(cause, "the outcome of a write is unknown");
                 Self::OutcomeUnknown

@@ -51,6 +51,10 @@ pub enum StoreError {
     /// No answer in time; nothing was changed.
     #[error("store timed out")]
     Timeout,
+    /// The store refuses what it was asked, or holds what this program cannot read: the same call fails the next time, too.
+    /// Nothing was changed. The text is for the log only.
+    #[error("a fault: {0}")]
+    Unexpected(String),
     /// The write may or may not have happened. The text is for the log only.
     #[error("outcome unknown: {0}")]
     OutcomeUnknown(String),
@@ -310,6 +314,14 @@ pub struct SearchPage {
     /// How many hits there are in all, counted up to [`SEARCH_COUNT_MAX`].
     pub count: usize,
 }
+
+/// The longest that an operation of a store may take in a call of so much time: what became of it is told before that is up.
+pub fn operation_within(call: Duration) -> Duration {
+    call.mul_f64(0.9).min(OPERATION_MAX)
+}
+
+/// The longest that an operation of a store takes, however much time calls have: others wait for what is left of it.
+const OPERATION_MAX: Duration = Duration::from_millis(4_500);
 
 /// Counting the hits of a search stops here: a count of this much means "this many or more".
 pub const SEARCH_COUNT_MAX: usize = 1000;

@@ -3,6 +3,7 @@
 mod admins;
 mod behind;
 mod cuts;
+mod doubt;
 mod late;
 mod lost;
 mod outage;
@@ -11,6 +12,7 @@ mod races;
 mod ready;
 mod refreshes;
 mod scans;
+mod stale;
 mod start;
 mod starting;
 mod templates;

@@ -36,6 +36,8 @@ struct Leaving {
 }
 
 impl Document for Admins {
+    const IS_DELETED: bool = false;
+
     fn ops(&self) -> &Ops {
         &self.ops
     }

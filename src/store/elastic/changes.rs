@@ -13,8 +13,9 @@ use super::checkpoint::Checkpoint;
 use super::client::{Client, Deadline};
 use super::document::{FIELDS, FormerPlace, UserDocument, UserFields, before};
 use super::documents::{Found, Place};
+use super::finding::{self, Copies};
 use super::index::Index;
-use super::{ElasticStore, OPERATION, finding, former};
+use super::{ElasticStore, former};
 use crate::store::{Before, Changes, Position, Record, StoreError};
 use crate::users::{Status, User};
 
@@ -58,13 +59,21 @@ pub(super) struct Written {
     pub(super) newest: Vec<u64>,
     /// The nodes that say so.
     primaries: Vec<String>,
+    /// Whether every copy of the index could be asked.
+    is_whole: bool,
 }
 
 impl ElasticStore {
-    /// What is written by now, asked by way of this client.
+    /// What is written by now, asked by way of this client. The next node is asked where one knows less than was final before.
     pub(super) async fn written(&self, client: &Client, deadline: Deadline) -> Result<Written, StoreError> {
-        let checkpoint = client.checkpoint(&self.names.users, deadline).await?;
-        self.written_at(checkpoint, deadline).await
+        for _ in 0..=client.nodes() {
+            let checkpoint = client.checkpoint(&self.names.users, deadline).await?;
+            let written = self.written_at(checkpoint, deadline).await?;
+            if self.furthest.is_reached_by(&written) {
+                return Ok(written);
+            }
+        }
+        Err(StoreError::Unavailable("every node that answers is behind what is final".to_owned()))
     }
 
     /// The same for the feed, which looks after the sessions by the way.
@@ -74,17 +83,40 @@ impl ElasticStore {
         if let Ok(sessions) = sessions {
             self.sessions_looked.send_replace(Some((Instant::now(), sessions)));
         }
-        self.written_at(users?, deadline).await
+        let written = self.written_at(users?, deadline).await?;
+        if self.furthest.is_reached_by(&written) { Ok(written) } else { self.written(&self.feed, deadline).await }
     }
 
     async fn written_at(&self, checkpoint: Checkpoint, deadline: Deadline) -> Result<Written, StoreError> {
-        let Checkpoint { index, history, written, newest, primaries } = checkpoint;
+        let Checkpoint { index, history, written, newest, primaries, is_whole } = checkpoint;
         let index = self.users_index(&index, deadline).await?;
         // A shard that is not there at all is not among the answers either.
         if written.len() != index.shards {
             return Err(StoreError::Unavailable("a shard of the users has no primary".to_owned()));
         }
-        Ok(Written { index, position: Position { history, numbers: written, former: None }, newest, primaries })
+        let position = Position { history, numbers: written, former: None };
+        Ok(Written { index, position, newest, primaries, is_whole })
+    }
+
+    /// What is written, and a position as one of the index of now.
+    ///
+    /// Errors: `BadPosition` once every node has said that it is none, and nothing suggests that one of them is cut off from
+    /// the others; otherwise `Unavailable`.
+    async fn placed(&self, after: &Position, deadline: Deadline) -> Result<(Written, Position), StoreError> {
+        let mut is_whole = true;
+        for _ in 0..=self.feed.nodes() {
+            let written = self.look(deadline).await?;
+            if let Some(position) = former::translate(after, &written) {
+                return Ok((written, position));
+            }
+            is_whole &= written.is_whole;
+        }
+        if is_whole {
+            return Err(StoreError::BadPosition);
+        }
+        Err(StoreError::Unavailable(
+            "a position is not known while not every copy of the users can be asked".to_owned(),
+        ))
     }
 
     /// The newest states behind a position that are final.
@@ -95,8 +127,7 @@ impl ElasticStore {
         deadline: Deadline,
     ) -> Result<Changes, StoreError> {
         let limit = limit.min(PAGE_MAX);
-        let written = self.look(deadline).await?;
-        let mut position = former::translate(after, &written)?;
+        let (written, mut position) = self.placed(after, deadline).await?;
         if position.numbers.iter().zip(&written.position.numbers).any(|(from, to)| from < to) {
             // Whatever is final by now must be found, in this very index: the alias may name another by now.
             self.shown.catch_up(&self.feed, &written, deadline).await?;
@@ -110,13 +141,13 @@ impl ElasticStore {
                 continue;
             }
             let room = limit - records.len();
-            let mut found = self.shard_changes(&written.index, shard, from, &position, room, deadline).await?;
+            let mut found = self.shard_changes(&written, shard, from, &position, room, deadline).await?;
             // What is not final yet may be visible, and then hides the state that it replaced.
             let mut visible: Vec<Record> = found.extract_if(.., |record| record.seq > to).collect();
             more = found.len() > room;
             if more {
                 // It may hide one of this page from beyond its end.
-                visible = self.shard_changes(&written.index, shard, to, &position, PAGE_MAX, deadline).await?;
+                visible = self.shard_changes(&written, shard, to, &position, PAGE_MAX, deadline).await?;
             }
             complete &= visible.is_empty();
             for record in &visible {
@@ -166,13 +197,14 @@ impl ElasticStore {
     /// are more.
     async fn shard_changes(
         &self,
-        index: &Index,
+        written: &Written,
         shard: usize,
         from: u64,
         position: &Position,
         room: usize,
         deadline: Deadline,
     ) -> Result<Vec<Record>, StoreError> {
+        let index = &written.index;
         let mut filter = vec![json!({"range": {"_seq_no": {"gte": from}}})];
         filter.extend(former::conditions(position, &index.meta));
         let fields: Vec<&str> = FIELDS.iter().copied().chain(["prev_seq", "before", "former"]).collect();
@@ -183,10 +215,12 @@ impl ElasticStore {
             "track_total_hits": false,
             "_source": fields,
         });
-        let found = self.feed.find(&index.name, Some(shard), &body, deadline).await?;
+        // The copy whose numbers these are.
+        let copy = Copies::On(shard, &written.primaries[shard]);
+        let found = self.feed.find(&index.name, copy, &body, deadline).await?;
         let record = |hit: finding::Hit<ChangeDocument>| {
             let seq_no = hit.sort.first().and_then(Value::as_u64);
-            let seq_no = seq_no.ok_or_else(|| StoreError::Unavailable("a change has no number".to_owned()))?;
+            let seq_no = seq_no.ok_or_else(|| StoreError::Unexpected("a change has no number".to_owned()))?;
             let user = User::try_from(&hit.source.fields)?;
             // A new user has replaced nothing, unless the state was written once more.
             let has_replaced = user.rev > 1 || hit.source.prev_seq.is_some();
@@ -223,7 +257,7 @@ impl ElasticStore {
         let mut watch = self.watch.lock().await;
         loop {
             tokio::time::sleep_until(watch.next).await;
-            let now = self.look(Deadline::within(OPERATION)).await.ok().map(|written| written.position);
+            let now = self.look(self.deadline()).await.ok().map(|written| written.position);
             // What cannot be read now may well have changed.
             let has_moved = now.is_none() || watch.seen != now;
             watch.pause = if has_moved { POLL_BUSY } else { (watch.pause * 2).min(POLL_IDLE) };

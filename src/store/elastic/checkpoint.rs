@@ -9,7 +9,7 @@ use elasticsearch::http::Method;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::client::{Answer, Client, Deadline, Failure, Request};
+use super::client::{Answer, Client, Deadline, Failure, Request, Shards};
 
 /// What comes of looking at one index.
 type Looked = Result<Checkpoint, Failure>;
@@ -27,6 +27,9 @@ pub(super) struct Checkpoint {
     pub(super) newest: Vec<u64>,
     /// The node that has the primary, a shard.
     pub(super) primaries: Vec<String>,
+    /// Whether every copy could be asked. A node that is cut off from the others cannot ask theirs, and may still believe
+    /// that its own copy is the primary.
+    pub(super) is_whole: bool,
 }
 
 impl Checkpoint {
@@ -38,6 +41,8 @@ impl Checkpoint {
 
 #[derive(Deserialize)]
 struct Stats {
+    #[serde(rename = "_shards", default)]
+    shards: Shards,
     #[serde(default)]
     indices: BTreeMap<String, IndexStats>,
 }
@@ -103,7 +108,7 @@ impl Client {
 /// Asks how far these indices are. Source: Elasticsearch Index stats API at the level of shards.
 fn look_at<const N: usize>(names: [&str; N]) -> Request {
     let path = format!(
-        "/{}/_stats/docs?level=shards&ignore_unavailable=true&filter_path=indices.*.uuid,\
+        "/{}/_stats/docs?level=shards&ignore_unavailable=true&filter_path=_shards.failed,indices.*.uuid,\
          indices.*.shards.*.routing.primary,indices.*.shards.*.routing.node,indices.*.shards.*.seq_no,\
          indices.*.shards.*.commit.user_data.history_uuid",
         names.join(",")
@@ -113,7 +118,8 @@ fn look_at<const N: usize>(names: [&str; N]) -> Request {
 
 /// What the answer says of each.
 fn read_all<const N: usize>(names: [&str; N], answer: &Answer) -> Result<[Looked; N], Failure> {
-    let Stats { mut indices } = answer.read_done()?;
+    let Stats { shards, mut indices } = answer.read_done()?;
+    let is_whole = shards.all_there().is_ok();
     Ok(names.map(|name| {
         // The index behind an alias is named after it.
         let is_meant =
@@ -121,13 +127,13 @@ fn read_all<const N: usize>(names: [&str; N], answer: &Answer) -> Result<[Looked
         let index = indices.keys().find(|index| is_meant(index)).cloned();
         let found = index.and_then(|index| indices.remove_entry(&index));
         found
-            .and_then(|(index, stats)| checkpoint_of(index, stats))
+            .and_then(|(index, stats)| checkpoint_of(index, stats, is_whole))
             .ok_or_else(|| Failure::passing(format!("a shard of {name} has no primary")))
     }))
 }
 
 /// `None` where a shard has no primary.
-fn checkpoint_of(index: String, stats: IndexStats) -> Option<Checkpoint> {
+fn checkpoint_of(index: String, stats: IndexStats, is_whole: bool) -> Option<Checkpoint> {
     let mut history = Sha256::new_with_prefix(&stats.uuid);
     let (mut written, mut newest, mut primaries) = (Vec::new(), Vec::new(), Vec::new());
     for (at, (shard, copies)) in stats.shards.into_iter().enumerate() {
@@ -139,5 +145,5 @@ fn checkpoint_of(index: String, stats: IndexStats) -> Option<Checkpoint> {
         primaries.push(primary.routing.node);
     }
     let history = history.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    Some(Checkpoint { index, history, written, newest, primaries })
+    Some(Checkpoint { index, history, written, newest, primaries, is_whole })
 }

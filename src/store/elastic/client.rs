@@ -108,6 +108,8 @@ pub(super) struct Answer {
     /// The HTTP status: 2xx, 400, 404 or 409.
     pub(super) status: u16,
     body: Bytes,
+    /// What earlier attempts at the same request, which were not answered, may have done.
+    earlier: Effect,
 }
 
 impl Answer {
@@ -134,7 +136,14 @@ impl Answer {
 
     /// An answer that was not expected, as the failure of the operation.
     pub(super) fn unexpected(&self) -> Failure {
-        Failure::unexpected(format!("Elasticsearch answered {} {}", self.status, self.error_type()))
+        let error = self.error_type();
+        let text = format!("Elasticsearch answered {} {error}", self.status);
+        let failure = match (self.status, error.as_str()) {
+            // An index that is missing or closed, until somebody acts.
+            (400, "index_closed_exception") | (404, _) => Failure::gone(text),
+            _ => Failure::unexpected(text),
+        };
+        Failure { effect: self.earlier, ..failure }
     }
 }
 
@@ -160,7 +169,7 @@ impl Client {
         let link = Link {
             nodes: Nodes::new(config)?,
             breaker: breaker::Breaker::default(),
-            request_timeout: config.request_timeout,
+            request_timeout: config.request_timeout.min(config.operation),
             probe: Request::new(Method::Get, format!("/{}/_doc/probe", Names::new(&config.prefix).users)),
         };
         Ok(Self::over(Arc::new(link)))
@@ -173,6 +182,11 @@ impl Client {
 
     fn over(link: Arc<Link>) -> Self {
         Self { link, budget: budget::Budget::default(), in_flight: Semaphore::new(MAX_IN_FLIGHT) }
+    }
+
+    /// How many nodes are asked in turn.
+    pub(super) fn nodes(&self) -> usize {
+        self.link.nodes.len()
     }
 
     /// Sends a request that may be repeated, and repeats it while that can help.
@@ -193,7 +207,8 @@ impl Client {
         let mut pause = FIRST_PAUSE;
         let mut effect = Effect::None;
         for attempt in 1.. {
-            let failure = match self.attempt(request, deadline).await.and_then(&read) {
+            let answer = self.attempt(request, deadline).await;
+            let failure = match answer.map(|answer| Answer { earlier: effect, ..answer }).and_then(&read) {
                 Ok(read) => return Ok(read),
                 Err(failure) => failure,
             };
@@ -238,11 +253,14 @@ impl Link {
     async fn attempt(&self, request: &Request, deadline: Deadline) -> Result<Answer, Failure> {
         let node = self.nodes.pick();
         let began = Instant::now();
-        let result = self.exchange(&node, request, deadline).await;
+        let patience = deadline.left().min(request.patience.unwrap_or(self.request_timeout));
+        let result = self.exchange(&node, request, patience).await;
         let outcome = if result.is_ok() { "answered" } else { "failed" };
         counter!(STORE_REQUESTS, "outcome" => outcome).increment(1);
         histogram!(STORE_SECONDS).record(began.elapsed());
         match &result {
+            // What an operation has left at its end may be a millisecond: that it passed says nothing about the node.
+            Err(failure) if failure.kind == Kind::Timeout && patience < self.request_timeout / 2 => {}
             Err(failure) if failure.kind.is_of_the_node() => {
                 node.failed();
                 self.breaker.failed(&failure.text);
@@ -256,8 +274,7 @@ impl Link {
         result
     }
 
-    async fn exchange(&self, node: &Arc<Node>, request: &Request, deadline: Deadline) -> Result<Answer, Failure> {
-        let patience = deadline.left().min(request.patience.unwrap_or(self.request_timeout));
+    async fn exchange(&self, node: &Arc<Node>, request: &Request, patience: Duration) -> Result<Answer, Failure> {
         if patience.is_zero() {
             return Err(Failure::timeout(Effect::None));
         }
@@ -283,5 +300,41 @@ impl Link {
             response.headers().get("x-elastic-product").is_some_and(|product| product == "Elasticsearch");
         let body = response.bytes().await.map_err(|error| reading::failure_of(&error))?;
         reading::judge(status, names_itself, body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use elasticsearch::http::Url;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn r07_a_node_is_judged_by_what_had_its_time_and_not_by_what_an_operation_has_left() {
+        // It accepts, and never answers.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let request_timeout = Duration::from_millis(200);
+        let config = ElasticConfig {
+            nodes: vec![Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap()],
+            credentials: None,
+            ca_file: None,
+            prefix: "doorward".to_owned(),
+            shards: 1,
+            connect_timeout: Duration::from_millis(500),
+            request_timeout,
+            operation: Duration::from_secs(4),
+            start_patience: Duration::from_secs(1),
+        };
+        let client = Client::new(&config).unwrap();
+        let request = Request::new(Method::Get, "/".to_owned());
+        let fails = async |within| client.attempt(&request, Deadline::within(within)).await.unwrap_err().kind;
+        for _ in 0..20 {
+            assert_eq!(fails(Duration::from_millis(3)).await, Kind::Timeout);
+        }
+        for _ in 0..5 {
+            assert_eq!(fails(request_timeout).await, Kind::Timeout);
+        }
+        assert_eq!(fails(request_timeout).await, Kind::CircuitOpen);
     }
 }

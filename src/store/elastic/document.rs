@@ -78,6 +78,8 @@ pub(super) struct FormerPlace {
 }
 
 impl Document for UserDocument {
+    const IS_DELETED: bool = false;
+
     fn ops(&self) -> &Ops {
         &self.ops
     }
@@ -196,5 +198,5 @@ fn from_json<T: DeserializeOwned>(field: &'static str, json: &str) -> Result<T, 
 }
 
 fn damaged(field: &'static str) -> StoreError {
-    StoreError::Unavailable(format!("a document of a user is damaged: {field}"))
+    StoreError::Unexpected(format!("a document of a user is damaged: {field}"))
 }

@@ -3,7 +3,8 @@
 //! Elasticsearch may answer 409, or nothing, for a write that it applied. So each write carries a nonce among the
 //! document's last `ops`; what is in doubt is sent again under the same condition, and a conflict is read back: either
 //! our nonce is there, or the write has not taken effect and, its condition being gone, never will. A copy of the shard
-//! that is behind may be the one that is read; it shows the state from before the conflict, and is asked again.
+//! that is behind may be the one that is read; it shows the state from before the conflict, and is asked again. Until the
+//! conflict has been read back, the write is in doubt: no later failure can tell that it did not happen.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::client::{Answer, Client, Deadline, Effect, Failure, Kind, Request};
@@ -25,6 +27,8 @@ use crate::users::{Email, Username};
 const OPS_REMEMBERED: usize = 8;
 /// The longest pause before a write is sent again whose conflict could not be read back from a copy that is behind.
 const BEHIND: Duration = Duration::from_millis(50);
+/// How long a document that others delete must be found missing after a conflict before it counts as deleted.
+const DELETED_AFTER: Duration = Duration::from_millis(250);
 
 /// The id of a document. Made of checked names only, so that no text from outside can become part of an address; its
 /// characters mean nothing in a URL, and it begins with a letter or digit, so it is never `..`.
@@ -110,6 +114,10 @@ impl Ops {
 
 /// A kind of document.
 pub(super) trait Document: Serialize + DeserializeOwned {
+    /// Whether documents of this kind are ever deleted. One that never is, and was read before, is missing only on a copy
+    /// that is behind.
+    const IS_DELETED: bool;
+
     /// Its last writes. Before a document is written again it gets [`Ops::next`] of them.
     fn ops(&self) -> &Ops;
 }
@@ -167,7 +175,8 @@ pub(super) enum Outcome<T> {
     Done(Place),
     /// It was done, and others have followed: the document now.
     Followed(Found<T>),
-    /// It was not, and will not be, since the condition does not hold. The document now, if there is one.
+    /// It was not, and will not be, since the condition does not hold. The document now; of a kind that is deleted also
+    /// `None`: it has been deleted, before the write or after it.
     Conflict(Option<Found<T>>),
 }
 
@@ -318,30 +327,45 @@ impl Client {
         let path = format!("/{target}/_doc/{}?{condition}&require_alias=true&timeout=1s", id.0);
         let write = Request::json(Method::Put, path, &body).resolving();
         let read_back = Request::new(Method::Get, format!("/{target}/_doc/{}", id.0)).resolving();
+        // Whether there was a conflict that no copy has shown yet: our own write may have made it.
+        let mut in_doubt = false;
+        let mut missing_since = None;
         loop {
-            let sent = self.send(&write, deadline).await;
-            match &sent {
-                Ok(answer) if answer.is_success() => return Ok(Outcome::Done(place_of(answer)?)),
-                Ok(answer) if answer.status != 409 => return Err(WriteError::Failed(answer.unexpected().into())),
-                Err(failure) if failure.effect == Effect::None => return Err(not_written(failure)),
-                _ => {}
+            let failure = match self.send(&write, deadline).await {
+                Ok(answer) if answer.is_success() => return Ok(Outcome::Done(place_of(&answer)?)),
+                Ok(answer) if answer.status == 409 => None,
+                Ok(answer) => Some(answer.unexpected()),
+                Err(failure) => Some(failure),
+            };
+            if let Some(failure) = &failure
+                && failure.effect == Effect::None
+                && !in_doubt
+            {
+                return Err(not_written(failure));
             }
             let now: Option<Found<T>> = self
                 .get_by(&read_back, deadline)
                 .await
                 .map_err(|error| StoreError::OutcomeUnknown(format!("a write could not be read back: {error}")))?;
-            match (now, sent) {
+            match (now, failure) {
                 (Some(now), _) if now.document.ops().newest() == Some(op) => return Ok(Outcome::Done(now.place)),
                 (Some(now), _) if now.document.ops().contains(op) => return Ok(Outcome::Followed(now)),
-                // Not there now, but it may still be on its way.
-                (_, Err(failure)) => return Err(StoreError::OutcomeUnknown(failure.text).into()),
+                // Not there now, but it may still be on its way, or be missing on the copy that was read.
+                (_, Some(failure)) => return Err(StoreError::OutcomeUnknown(failure.text).into()),
+                (None, None) if T::IS_DELETED && matches!(when, When::At(_)) => {
+                    let since: Instant = *missing_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= DELETED_AFTER {
+                        return Ok(Outcome::Conflict(None));
+                    }
+                }
                 // Read from a copy that is behind; or the document has been deleted since, and now it can be written.
-                (now, Ok(_)) if when.is_met_by(now.as_ref()) => {}
-                (Some(now), _) if !now.document.ops().would_tell_of(document.ops()) => {
+                (now, None) if when.is_met_by(now.as_ref()) => missing_since = None,
+                (Some(now), None) if !now.document.ops().would_tell_of(document.ops()) => {
                     return Err(WriteError::Overtaken);
                 }
-                (now, Ok(_)) => return Ok(Outcome::Conflict(now)),
+                (now, None) => return Ok(Outcome::Conflict(now)),
             }
+            in_doubt = true;
             if !deadline.pause(BEHIND).await {
                 let cause = "every copy that was asked is behind a write";
                 return Err(StoreError::OutcomeUnknown(cause.to_owned()).into());
@@ -379,6 +403,7 @@ fn not_written(failure: &Failure) -> WriteError {
     match failure.kind {
         Kind::Held => WriteError::Held,
         Kind::Timeout => WriteError::Failed(StoreError::Timeout),
+        Kind::Unexpected => WriteError::Failed(StoreError::Unexpected(failure.text.clone())),
         _ => WriteError::Failed(StoreError::Unavailable(failure.text.clone())),
     }
 }

@@ -17,6 +17,7 @@ use super::ElasticStore;
 use super::client::Deadline;
 use super::document::UserDocument;
 use super::documents::{DocId, Document, Found, Ops, Outcome, When, WriteError};
+use super::finding::Copies;
 use crate::clock::Clock;
 use crate::store::{StoreError, Unique};
 use crate::users::{Email, Username};
@@ -46,6 +47,8 @@ enum State {
 }
 
 impl Document for Reservation {
+    const IS_DELETED: bool = true;
+
     fn ops(&self) -> &Ops {
         &self.ops
     }
@@ -125,7 +128,7 @@ impl ElasticStore {
         deadline: Deadline,
     ) -> Result<bool, StoreError> {
         let owner = Username::parse(&reservation.user)
-            .map_err(|_| StoreError::Unavailable("a reservation is damaged: user".to_owned()))?;
+            .map_err(|_| StoreError::Unexpected("a reservation is damaged: user".to_owned()))?;
         let owner = self.user_found(&owner, deadline).await?;
         let has_it = owner.is_some_and(|found: Found<UserDocument>| found.document.has_email(email));
         Ok(!has_it && reservation.is_stale())
@@ -185,7 +188,7 @@ impl ElasticStore {
         let search = json!({"query": {"term": {"user": user.key()}}, "size": RESERVATIONS_AT_ONCE});
         loop {
             self.client.refresh(&self.names.emails, deadline).await?;
-            let left = self.client.find::<IgnoredAny>(&self.names.emails, None, &search, deadline).await?.hits;
+            let left = self.client.find::<IgnoredAny>(&self.names.emails, Copies::All, &search, deadline).await?.hits;
             if left.is_empty() {
                 return Ok(());
             }

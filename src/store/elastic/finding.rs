@@ -8,6 +8,27 @@ use serde_json::{Value, json};
 use super::client::{Answer, Client, Deadline, Failure, Request, Shards};
 use crate::store::StoreError;
 
+/// Which copies a search asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Copies<'a> {
+    /// One of each shard.
+    All,
+    /// One of this shard.
+    Of(usize),
+    /// That of this shard on this node, and no other: what a node that is cut off from the others has, is from before.
+    On(usize, &'a str),
+}
+
+impl Copies<'_> {
+    fn preference(self) -> String {
+        match self {
+            Self::All => String::new(),
+            Self::Of(shard) => format!("&preference=_shards:{shard}"),
+            Self::On(shard, node) => format!("&preference=_shards:{shard}%7C_only_nodes:{node}"),
+        }
+    }
+}
+
 /// The documents found, in order.
 pub(super) struct Found<T> {
     pub(super) hits: Vec<Hit<T>>,
@@ -68,16 +89,15 @@ struct CountAnswer {
 }
 
 impl Client {
-    /// The documents of an index that a search asks for; of one shard only, where it is named.
+    /// The documents of an index that a search asks for.
     pub(super) async fn find<T: DeserializeOwned>(
         &self,
         index: &str,
-        shard: Option<usize>,
+        copies: Copies<'_>,
         search: &Value,
         deadline: Deadline,
     ) -> Result<Found<T>, StoreError> {
-        let preference = shard.map(|shard| format!("&preference=_shards:{shard}")).unwrap_or_default();
-        let SearchAnswer { hits, .. } = self.search(index, &preference, search, deadline).await?;
+        let SearchAnswer { hits, .. } = self.search(index, copies, search, deadline).await?;
         Ok(Found { hits: hits.hits, total: hits.total.value })
     }
 
@@ -102,7 +122,8 @@ impl Client {
         deadline: Deadline,
     ) -> Result<Option<i64>, StoreError> {
         let search = json!({"size": 0, "aggs": {"greatest": {"max": {"field": field}}}});
-        let SearchAnswer::<IgnoredAny> { aggregations, .. } = self.search(index, "", &search, deadline).await?;
+        let SearchAnswer::<IgnoredAny> { aggregations, .. } =
+            self.search(index, Copies::All, &search, deadline).await?;
         // Times in milliseconds are far below what a double holds exactly.
         Ok(aggregations.and_then(|of| of.greatest.value).map(|value| value as i64))
     }
@@ -111,12 +132,16 @@ impl Client {
     async fn search<T: DeserializeOwned>(
         &self,
         index: &str,
-        parameters: &str,
+        copies: Copies<'_>,
         search: &Value,
         deadline: Deadline,
     ) -> Result<SearchAnswer<T>, Failure> {
-        let path = format!("/{index}/_search?allow_partial_search_results=false{parameters}");
+        let path = format!("/{index}/_search?allow_partial_search_results=false{}", copies.preference());
         let read = |answer: Answer| {
+            if answer.status == 400 && matches!(copies, Copies::On(..)) {
+                // How Elasticsearch says, too, that it does not know the node any more.
+                return Err(Failure::passing(format!("a search was refused: {}", answer.error_type())));
+            }
             let answer: SearchAnswer<T> = answer.read_done()?;
             answer.shards.all_there()?;
             if answer.timed_out { Err(Failure::passing("the search was cut short".to_owned())) } else { Ok(answer) }

@@ -5,26 +5,36 @@
 
 use serde_json::{Value, json};
 
+use super::SHARDS_MAX;
 use super::changes::{ChangeDocument, Written};
 use super::index::Meta;
-use crate::store::{Position, StoreError};
+use crate::store::Position;
 
-/// A position as one of the index of now. Errors: `BadPosition`.
-pub(super) fn translate(position: &Position, written: &Written) -> Result<Position, StoreError> {
-    let now = &written.position;
+/// The greatest number that an index can give: those of Elasticsearch are signed, and counted from 0.
+const NUMBER_MAX: u64 = i64::MAX as u64;
+
+/// A position as one of the index of now; `None` for one of another data set, and for one that is not reached as far as
+/// `written` knows.
+///
+/// Anybody can write such a text, so that nothing of it may reach a query unchecked.
+pub(super) fn translate(position: &Position, written: &Written) -> Option<Position> {
+    let (now, meta) = (&written.position, &written.index.meta);
+    // Each former position is of an index from before the one that it belongs to.
+    let mut later = meta.formers.len();
+    let mut is_known = |former: &Position| {
+        let generation = generation(former, meta).filter(|generation| *generation < later)?;
+        later = generation;
+        let is_possible = (1..=SHARDS_MAX).contains(&former.numbers.len());
+        (is_possible && former.numbers.iter().all(|number| *number <= NUMBER_MAX)).then_some(())
+    };
     if position.history == now.history {
         let was_reached = position.numbers.len() == now.numbers.len()
             && position.numbers.iter().zip(&written.newest).all(|(number, newest)| number <= newest);
-        let known = chain(position).all(|former| generation(former, &written.index.meta).is_some());
-        return if was_reached && known { Ok(position.clone()) } else { Err(StoreError::BadPosition) };
+        return (was_reached && chain(position).all(|former| is_known(former).is_some())).then(|| position.clone());
     }
-    let known = generation(position, &written.index.meta).is_some()
-        && chain(position).all(|former| generation(former, &written.index.meta).is_some());
-    if !known {
-        return Err(StoreError::BadPosition);
-    }
+    std::iter::once(position).chain(chain(position)).try_for_each(&mut is_known)?;
     let numbers = vec![0; now.numbers.len()];
-    Ok(Position { history: now.history.clone(), numbers, former: Some(Box::new(position.clone())) })
+    Some(Position { history: now.history.clone(), numbers, former: Some(Box::new(position.clone())) })
 }
 
 /// What documents must fulfil besides having a number behind the position.

@@ -158,6 +158,27 @@ impl Paced {
     }
 }
 
+/// The furthest that the users were seen to be final. What is final is on every copy that can become the primary: a node
+/// that knows less is cut off from the others, and serves what was.
+#[derive(Debug, Default)]
+pub(super) struct Furthest(std::sync::Mutex<Reach>);
+
+impl Furthest {
+    /// Whether what a node says includes all that was final by then; takes note of what it says is.
+    pub(super) fn is_reached_by(&self, written: &Written) -> bool {
+        let mut furthest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = Position { numbers: written.newest.clone(), ..written.position.clone() };
+        let is_reached = furthest
+            .0
+            .as_ref()
+            .is_none_or(|furthest| furthest.history != newest.history || newest.covers(&furthest.numbers));
+        if is_reached {
+            furthest.include(&written.position);
+        }
+        is_reached
+    }
+}
+
 /// How far the shards of one index have come; `None` before anybody has asked.
 #[derive(Debug, Clone, Default)]
 struct Reach(Option<Position>);

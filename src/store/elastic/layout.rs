@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::client::{Client, Deadline};
 use super::index::{Index, KINDS, Kind, Meta, Names, own_alias};
-use super::{OPERATION, OpenError, SCHEMA, STEP};
+use super::{OpenError, SCHEMA, STEP};
+use crate::store::OPERATION_MAX;
 
 /// The indices under a prefix.
 pub(super) struct Layout {
@@ -182,7 +183,7 @@ pub(super) async fn open(client: &Client, names: &Names, shards: usize) -> Resul
     }
     let users = layout.usable()?;
     // An index that another gateway is making is there before its shards are.
-    client.checkpoint(&names.users, Deadline::within(OPERATION)).await?;
+    client.checkpoint(&names.users, Deadline::within(OPERATION_MAX)).await?;
     Ok(users)
 }
 

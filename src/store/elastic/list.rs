@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::client::Deadline;
 use super::document::{FIELDS, UserFields};
-use super::{ElasticStore, finding, query};
+use super::finding::{self, Copies};
+use super::{ElasticStore, query};
 use crate::store::{Hit, ListQuery, Page, PageKey, SEARCH_COUNT_MAX, SearchPage, SearchQuery, SortField, StoreError};
 use crate::users::User;
 use crate::users::filter::Filter;
@@ -42,7 +43,7 @@ impl ElasticStore {
                 Some(oldest) => json!({"bool": {"filter": [matching, {"range": {fields[0]: {"gte": oldest}}}]}}),
                 None => matching.clone(),
             };
-            let found = self.client.find(&self.names.users, None, &body, deadline).await?;
+            let found = self.client.find(&self.names.users, Copies::All, &body, deadline).await?;
             if oldest.is_none() || found.hits.len() > query.limit {
                 let (users, next) = page(found.hits, query.limit)?;
                 return Ok(Page { users: users.into_iter().map(|(user, _)| user).collect(), next });
@@ -96,7 +97,7 @@ impl ElasticStore {
             }
             body["search_after"] = json!([score, name]);
         }
-        let found = self.client.find(&self.names.users, None, &body, deadline).await?;
+        let found = self.client.find(&self.names.users, Copies::All, &body, deadline).await?;
         let count = found.total.min(SEARCH_COUNT_MAX);
         let (users, next) = page(found.hits, query.limit)?;
         let hits = users.into_iter().map(|(user, sort)| Hit { user, score: score(class_of(&sort)) }).collect();

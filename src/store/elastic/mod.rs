@@ -22,7 +22,7 @@ use self::client::{Client, Deadline};
 use self::document::UserDocument;
 use self::documents::Found;
 pub use self::error::OpenError;
-use self::freshness::{Freshness, Paced, Shown};
+use self::freshness::{Freshness, Furthest, Paced, Shown};
 use self::index::{Index, Names};
 pub use self::migrate::{Migration, migrate};
 use self::ready::Holds;
@@ -61,8 +61,8 @@ mod users;
 
 /// The version of mappings and documents that this program writes.
 const SCHEMA: u32 = 2;
-/// The longest an operation may take, in whatever requests: below a call's deadline, so that its outcome is told.
-const OPERATION: Duration = Duration::from_millis(4_500);
+/// The most primary shards that the users can have.
+pub(crate) const SHARDS_MAX: usize = 64;
 /// The longest that one step of opening or migrating may take, e.g. making an index.
 const STEP: Duration = Duration::from_secs(60);
 /// How many users that were read to be replaced are kept until then: one for each change under way, or two.
@@ -91,6 +91,8 @@ pub struct ElasticConfig {
     pub connect_timeout: Duration,
     /// The longest to wait for an answer.
     pub request_timeout: Duration,
+    /// The longest that an operation may take, in whatever requests: see [`super::operation_within`].
+    pub operation: Duration,
     /// How long the start waits for a cluster that does not answer.
     pub start_patience: Duration,
 }
@@ -116,6 +118,7 @@ pub struct ElasticStore {
     /// For the feed, which calls must not keep waiting.
     feed: Client,
     names: Names,
+    operation: Duration,
     freshness: Freshness,
     /// Users as they were read to be replaced, by the key of the name.
     to_replace: Cache<String, Arc<Found<UserDocument>>>,
@@ -124,6 +127,8 @@ pub struct ElasticStore {
     sessions_shown: Paced,
     /// For the feed.
     shown: Shown,
+    /// How far the users are final at least.
+    furthest: Furthest,
     /// The users index as it was last seen behind its alias.
     users: RwLock<Arc<Index>>,
     /// What `changed_elsewhere` has seen.
@@ -157,8 +162,10 @@ impl ElasticStore {
             feed: client.apart(),
             client,
             names,
+            operation: config.operation,
             freshness: Freshness::new(),
             shown: Shown::default(),
+            furthest: Furthest::default(),
             to_replace: Cache::new(TO_REPLACE),
             sessions_to_replace: Cache::new(TO_REPLACE),
             sessions_shown: Paced::default(),
@@ -168,6 +175,11 @@ impl ElasticStore {
             sessions_looked: watch::Sender::default(),
             holds: Holds::default(),
         })
+    }
+
+    /// When an operation that begins now gives up.
+    fn deadline(&self) -> Deadline {
+        Deadline::within(self.operation)
     }
 
     /// The users index of this name, which is behind the alias now.
@@ -187,31 +199,31 @@ impl ElasticStore {
 #[async_trait]
 impl Store for ElasticStore {
     async fn user_create(&self, user: User, password: PasswordHash) -> Result<Written, StoreError> {
-        self.create(&user, &password, Deadline::within(OPERATION)).await
+        self.create(&user, &password, self.deadline()).await
     }
 
     async fn user_replace(&self, user: User, password: PasswordChange) -> Result<Written, StoreError> {
-        self.replace(&user, &password, Deadline::within(OPERATION)).await
+        self.replace(&user, &password, self.deadline()).await
     }
 
     async fn user_get(&self, username: &Username) -> Result<Option<Arc<User>>, StoreError> {
-        self.get(username, Deadline::within(OPERATION)).await
+        self.get(username, self.deadline()).await
     }
 
     async fn user_get_to_replace(&self, username: &Username) -> Result<Option<Arc<User>>, StoreError> {
-        self.get_to_replace(username, Deadline::within(OPERATION)).await
+        self.get_to_replace(username, self.deadline()).await
     }
 
     async fn user_get_many(&self, usernames: &[Username]) -> Result<Vec<Arc<User>>, StoreError> {
-        self.get_many(usernames, Deadline::within(OPERATION)).await
+        self.get_many(usernames, self.deadline()).await
     }
 
     async fn user_get_by_email(&self, email: &Email) -> Result<Option<Arc<User>>, StoreError> {
-        self.get_by_email(email, Deadline::within(OPERATION)).await
+        self.get_by_email(email, self.deadline()).await
     }
 
     async fn password_get(&self, username: &Username) -> Result<Option<PasswordHash>, StoreError> {
-        self.password(username, Deadline::within(OPERATION)).await
+        self.password(username, self.deadline()).await
     }
 
     async fn password_upgrade(
@@ -220,27 +232,27 @@ impl Store for ElasticStore {
         old: PasswordHash,
         new: PasswordHash,
     ) -> Result<(), StoreError> {
-        self.upgrade_password(username, &old, &new, Deadline::within(OPERATION)).await
+        self.upgrade_password(username, &old, &new, self.deadline()).await
     }
 
     async fn user_clear_away(&self, username: &Username) -> Result<(), StoreError> {
-        self.clear_away_reservations(username, Deadline::within(OPERATION)).await
+        self.clear_away_reservations(username, self.deadline()).await
     }
 
     async fn user_list(&self, query: ListQuery) -> Result<Page, StoreError> {
-        self.list(&query, Deadline::within(OPERATION)).await
+        self.list(&query, self.deadline()).await
     }
 
     async fn user_count(&self, filter: Option<Filter>) -> Result<u64, StoreError> {
-        self.count(filter.as_ref(), Deadline::within(OPERATION)).await
+        self.count(filter.as_ref(), self.deadline()).await
     }
 
     async fn user_search(&self, query: SearchQuery) -> Result<SearchPage, StoreError> {
-        self.search(&query, Deadline::within(OPERATION)).await
+        self.search(&query, self.deadline()).await
     }
 
     async fn position(&self) -> Result<Position, StoreError> {
-        let written = self.written(&self.client, Deadline::within(OPERATION)).await?;
+        let written = self.written(&self.client, self.deadline()).await?;
         self.freshness.reached(&written);
         Ok(written.position)
     }
@@ -251,7 +263,7 @@ impl Store for ElasticStore {
     }
 
     async fn changes_after(&self, position: &Position, limit: usize) -> Result<Changes, StoreError> {
-        self.changes(position, limit, Deadline::within(OPERATION)).await
+        self.changes(position, limit, self.deadline()).await
     }
 
     fn pace(&self, took: Duration) -> Duration {
@@ -263,31 +275,31 @@ impl Store for ElasticStore {
     }
 
     async fn session_create(&self, session: Session) -> Result<(), StoreError> {
-        self.create_session(&session, Deadline::within(OPERATION)).await
+        self.create_session(&session, self.deadline()).await
     }
 
     async fn sessions_make_room(&self, session: &Session, max: usize) -> Result<Vec<Session>, StoreError> {
-        self.make_room(session, max, Deadline::within(OPERATION)).await
+        self.make_room(session, max, self.deadline()).await
     }
 
     async fn session_get_to_replace(&self, id: Uuid) -> Result<Option<Session>, StoreError> {
-        self.session_to_replace(id, Deadline::within(OPERATION)).await
+        self.session_to_replace(id, self.deadline()).await
     }
 
     async fn session_get(&self, id: Uuid) -> Result<Option<Session>, StoreError> {
-        self.session(id, Deadline::within(OPERATION)).await
+        self.session(id, self.deadline()).await
     }
 
     async fn session_replace(&self, session: Session) -> Result<(), StoreError> {
-        self.replace_session(&session, Deadline::within(OPERATION)).await
+        self.replace_session(&session, self.deadline()).await
     }
 
     async fn sessions_of(&self, user: &Username) -> Result<Vec<Session>, StoreError> {
-        self.open_sessions(user, Deadline::within(OPERATION)).await
+        self.open_sessions(user, self.deadline()).await
     }
 
     async fn sessions_ended(&self) -> Result<Vec<Session>, StoreError> {
-        self.ended_sessions(Deadline::within(OPERATION)).await
+        self.ended_sessions(self.deadline()).await
     }
 
     async fn session_ended_elsewhere(&self) {
@@ -295,7 +307,7 @@ impl Store for ElasticStore {
     }
 
     async fn check(&self) -> Vec<Failing> {
-        self.failing(Deadline::within(OPERATION)).await
+        self.failing(self.deadline()).await
     }
 
     async fn close(&self) {}

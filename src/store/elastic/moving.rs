@@ -134,7 +134,8 @@ impl Move<'_> {
             "size": PAGE,
             "track_total_hits": false,
         });
-        let found = self.client.find(&self.from.name, Some(shard), &search, Deadline::within(STEP)).await?;
+        let found =
+            self.client.find(&self.from.name, finding::Copies::Of(shard), &search, Deadline::within(STEP)).await?;
         let numbered = |hit: finding::Hit<Value>| {
             let seq_no = hit.sort.first().and_then(Value::as_u64);
             let number = seq_no.ok_or_else(|| OpenError::Unavailable("a document has no number".to_owned()))? + 1;

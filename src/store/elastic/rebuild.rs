@@ -15,10 +15,12 @@ use super::bulk::Versioned;
 use super::client::{Client, Deadline, Request};
 use super::documents::DocId;
 use super::emails::Reservation;
+use super::finding::Copies;
 use super::index::{Index, Kind, Meta, Names, own_alias};
 use super::layout::Layout;
 use super::migrate::Migration;
-use super::{OPERATION, OpenError, STEP};
+use super::{OpenError, STEP};
+use crate::store::OPERATION_MAX;
 use crate::store::StoreError;
 use crate::users::{Email, Username};
 
@@ -70,7 +72,7 @@ pub(super) async fn rebuild(
     let (index, meta) = (Index::name(alias, number), Meta { unfinished: true, ..Meta::new(kind, data_set) });
     if kind != Kind::Sessions {
         progress(format!("{index}: waiting until no write of before is under way"));
-        tokio::time::sleep(OPERATION + LATE).await;
+        tokio::time::sleep(OPERATION_MAX + LATE).await;
     }
     client.create_index(&index, &meta, 1, deadline()).await?;
     let (users, twice) = match kind {
@@ -110,10 +112,10 @@ async fn reserve_all(
     });
     let (mut users, mut twice, mut owner) = (0, Vec::new(), None::<(DocId, String)>);
     loop {
-        let page = client.find::<Addressed>(&names.users, None, &search, Deadline::within(STEP)).await?.hits;
+        let page = client.find::<Addressed>(&names.users, Copies::All, &search, Deadline::within(STEP)).await?.hits;
         let mut reservations = Vec::new();
         for hit in &page {
-            let damaged = |_| StoreError::Unavailable(format!("a document of a user is damaged: {}", hit.id));
+            let damaged = |_| StoreError::Unexpected(format!("a document of a user is damaged: {}", hit.id));
             let email = DocId::of_email(&Email::parse(&hit.source.email).map_err(damaged)?);
             let username = Username::parse(&hit.source.username).map_err(damaged)?;
             match &owner {

@@ -17,7 +17,7 @@ use super::ElasticStore;
 use super::checkpoint::Checkpoint;
 use super::client::Deadline;
 use super::documents::{DocId, Document, Found, Ops, Outcome, When, WriteError};
-use super::finding::Hit;
+use super::finding::Copies;
 use crate::store::StoreError;
 use crate::users::{Session, Username};
 
@@ -43,6 +43,8 @@ pub(super) struct SessionDocument {
 }
 
 impl Document for SessionDocument {
+    const IS_DELETED: bool = true;
+
     fn ops(&self) -> &Ops {
         &self.ops
     }
@@ -62,7 +64,7 @@ impl SessionDocument {
 
     fn session(&self) -> Result<Session, StoreError> {
         serde_json::from_str(&self.session)
-            .map_err(|_| StoreError::Unavailable("a document of a session is damaged".to_owned()))
+            .map_err(|_| StoreError::Unexpected("a document of a session is damaged".to_owned()))
     }
 }
 
@@ -92,7 +94,7 @@ impl ElasticStore {
         let of_user = json!({"term": {"user_key": session.user.key()}});
         let long_ago = json!({"range": {"expires_at": {"lt": session.clears_before().ms()}}});
         let search = search(&json!([of_user, long_ago]), &json!([{"expires_at": "asc"}]), ROOM_AT_ONCE, None);
-        let expired = self.client.find::<IgnoredAny>(&self.names.sessions, None, &search, deadline).await?.hits;
+        let expired = self.client.find::<IgnoredAny>(&self.names.sessions, Copies::All, &search, deadline).await?.hits;
         for id in expired.iter().filter_map(|hit| Uuid::parse_str(&hit.id).ok()) {
             if let Some(found) = self.session_found(id, deadline).await? {
                 self.client.delete(&DocId::of_session(id), &found.place, deadline).await;
@@ -102,7 +104,8 @@ impl ElasticStore {
             "must_not": {"ids": {"values": [session.id.to_string()]}}}});
         let search = json!({"query": query, "sort": [{"expires_at": "desc"}, {"created_at": "desc"}],
             "from": max.saturating_sub(1), "size": ROOM_AT_ONCE, "track_total_hits": false});
-        let surplus = self.client.find::<SessionDocument>(&self.names.sessions, None, &search, deadline).await?.hits;
+        let surplus =
+            self.client.find::<SessionDocument>(&self.names.sessions, Copies::All, &search, deadline).await?.hits;
         surplus.iter().map(|hit| hit.source.session()).collect()
     }
 
@@ -164,7 +167,7 @@ impl ElasticStore {
         // A script that logs in for each of its calls has more than one search gives: none may be left out of an end of all.
         loop {
             let search = search(&filter, &sort, PAGE, after);
-            let hits = self.client.find::<SessionDocument>(&written.index, None, &search, deadline).await?.hits;
+            let hits = self.client.find::<SessionDocument>(&written.index, Copies::All, &search, deadline).await?.hits;
             after = hits.last().map(|last| last.sort.clone());
             let count = hits.len();
             for hit in hits {
@@ -174,18 +177,6 @@ impl ElasticStore {
                 return Ok(sessions);
             }
         }
-    }
-
-    async fn find_sessions(
-        &self,
-        index: &str,
-        filter: Value,
-        sort: Value,
-        size: usize,
-        deadline: Deadline,
-    ) -> Result<Vec<Hit<SessionDocument>>, StoreError> {
-        let search = search(&filter, &sort, size, None);
-        Ok(self.client.find(index, None, &search, deadline).await?.hits)
     }
 
     /// Returns once sessions were written since they were last looked for, as far as the tail has seen.
@@ -209,11 +200,18 @@ impl ElasticStore {
         if seen.agrees_with(&now) {
             return Ok(Vec::new());
         }
+        if seen.history == now.history && now.newest < seen.written {
+            return Err(StoreError::Unavailable(
+                "a node that answers is behind the sessions that were seen".to_owned(),
+            ));
+        }
         // Another index, moved there or restored, has other numbers: all its ended sessions are read.
         let from = if seen.history == now.history { seen.written.first().copied().unwrap_or(0) } else { 0 };
         self.feed.refresh(&now.index, deadline).await?;
         let filter = json!([{"range": {"_seq_no": {"gte": from}}}, {"term": {"ended": true}}]);
-        let hits = self.find_sessions(&now.index, filter, json!([{"_seq_no": "asc"}]), PAGE, deadline).await?;
+        let search = search(&filter, &json!([{"_seq_no": "asc"}]), PAGE, None);
+        let primary = now.primaries.first().map_or(Copies::All, |node| Copies::On(0, node));
+        let hits = self.feed.find::<SessionDocument>(&now.index, primary, &search, deadline).await?.hits;
         let ended = hits.iter().map(|hit| hit.source.session()).collect::<Result<Vec<_>, _>>()?;
         *seen = match hits.last().and_then(|hit| hit.sort.first()?.as_u64()) {
             // There may be more; the last one is given again.

@@ -6,9 +6,10 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use uuid::Uuid;
 
 use self::place::Place;
@@ -34,6 +35,9 @@ mod users;
 mod vocabulary;
 mod watcher;
 mod writer;
+
+/// The longest that a read may take where calls have more time: what is slow keeps one of few threads from all others.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a database was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -63,11 +67,26 @@ pub enum OpenError {
 }
 
 /// What can be chosen about a database.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct SqliteOptions {
     /// The most pages of 4 KiB that the file may grow to; `None` is as the disk allows. Beyond it writes are
     /// refused as on a full disk.
     pub max_pages: Option<u32>,
+    /// The longest that a read may take.
+    pub read_timeout: Duration,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { max_pages: None, read_timeout: READ_TIMEOUT }
+    }
+}
+
+impl SqliteOptions {
+    /// For operations that must not take longer than this.
+    pub fn within(operation: Duration) -> Self {
+        Self { read_timeout: READ_TIMEOUT.min(operation), ..Self::default() }
+    }
 }
 
 /// The store in one SQLite file.
@@ -97,10 +116,12 @@ impl SqliteStore {
         }
         let vocabulary = Arc::new(RwLock::new(Vocabulary::default()));
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let lookups = Readers::start("store-lookup", cores.clamp(2, 4), || schema::connect_to_read(path))?;
+        let lookups =
+            Readers::start("store-lookup", cores.clamp(2, 4), options.read_timeout, || schema::connect_to_read(path))?;
         // More than one user may have under way.
-        let scans =
-            Readers::start("store-scan", cores.clamp(SCANS_PER_USER + 2, 16), || schema::connect_to_read(path))?;
+        let scans = Readers::start("store-scan", cores.clamp(SCANS_PER_USER + 2, 16), options.read_timeout, || {
+            schema::connect_to_read(path)
+        })?;
         let warmed = Arc::clone(&vocabulary);
         // A head start for the first search; it would load the vocabulary itself.
         let _ = scans.submit(Box::new(move |connection: &Connection| {
@@ -265,8 +286,18 @@ impl Store for SqliteStore {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::OperationInterrupted) => Self::Timeout,
-            _ => Self::Unavailable(error.to_string()),
+            Some(ErrorCode::OperationInterrupted) => Self::Timeout,
+            // A statement or a value that is not as it must be: it never will be.
+            None
+            | Some(
+                ErrorCode::Unknown
+                | ErrorCode::ApiMisuse
+                | ErrorCode::ConstraintViolation
+                | ErrorCode::ParameterOutOfRange
+                | ErrorCode::TooBig
+                | ErrorCode::TypeMismatch,
+            ) => Self::Unexpected(error.to_string()),
+            Some(_) => Self::Unavailable(error.to_string()),
         }
     }
 }

@@ -14,8 +14,6 @@ use crate::store::StoreError;
 
 /// The most reads that wait; a full queue refuses further ones at once.
 const QUEUE_LENGTH: usize = 4096;
-/// After so long a read is given up with [`StoreError::Timeout`].
-const DEADLINE: Duration = Duration::from_secs(2);
 /// How often the deadline is looked at, in steps of SQLite's virtual machine: well below a millisecond.
 const STEPS_BETWEEN_CHECKS: i32 = 10_000;
 
@@ -30,10 +28,11 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Starts so many threads.
+    /// Starts so many threads. A read that takes longer than `patience` is given up with [`StoreError::Timeout`].
     pub(super) fn start(
         name: &str,
         count: usize,
+        patience: Duration,
         connect: impl Fn() -> Result<Connection, OpenError>,
     ) -> Result<Self, OpenError> {
         let (queue, jobs) = sync_channel(QUEUE_LENGTH);
@@ -41,7 +40,7 @@ impl Readers {
         let mut bodies: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
         for _ in 0..count {
             let (mut connection, jobs) = (connect()?, Arc::clone(&jobs));
-            bodies.push(Box::new(move || run(&mut connection, &jobs)));
+            bodies.push(Box::new(move || run(&mut connection, &jobs, patience)));
         }
         Ok(Self { queue: Mutex::new(Some(queue)), threads: Threads::spawn(name, bodies)? })
     }
@@ -77,12 +76,12 @@ impl Readers {
     }
 }
 
-fn run(connection: &mut Connection, jobs: &Mutex<Receiver<Job>>) {
+fn run(connection: &mut Connection, jobs: &Mutex<Receiver<Job>>, patience: Duration) {
     loop {
         // One thread waits for a job, the others for this lock.
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + patience;
         let late = move || Instant::now() > deadline;
         if let Err(error) = connection.progress_handler(STEPS_BETWEEN_CHECKS, Some(late)) {
             tracing::warn!(error = %error, "a read has no deadline");

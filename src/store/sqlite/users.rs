@@ -265,5 +265,5 @@ pub(super) fn from_json<T: DeserializeOwned>(column: &'static str, json: &str) -
 }
 
 fn damaged(column: &'static str) -> StoreError {
-    StoreError::Unavailable(format!("the database is damaged: column {column}"))
+    StoreError::Unexpected(format!("the database is damaged: column {column}"))
 }

@@ -1,13 +1,14 @@
 //! What a client is told, and what it costs to tell, when the store fails or the right to ask goes in the middle of a call.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use hyper::Method;
 use serde_json::json;
 
 use crate::support::elastic::elastic_address;
-use crate::support::proxy::{Fault, FaultProxy, When};
-use crate::support::{Indices, PASSWORD, TestGateway};
+use crate::support::proxy::{Fault, FaultProxy, JSON, When};
+use crate::support::{Home, Indices, PASSWORD, PATIENCE, Process, TestClient, TestGateway};
 
 const NEW: &str = "another horse 8 battery";
 
@@ -41,6 +42,56 @@ async fn s23_a_read_that_the_store_does_not_answer_is_told_as_1502() {
     assert_eq!((failure.code, &failure.data["kind"]), (1502, &json!("store_timeout")));
     assert_eq!(failure.data["retryable"], true);
     held.release();
+}
+
+#[tokio::test]
+async fn s24_what_the_store_refuses_for_good_is_our_failure_whose_cause_the_log_has() {
+    let (home, proxy) = (Home::elastic(Indices::new()), FaultProxy::start(elastic_address()).await);
+    let mut command = home.command(&[("ES_URL", &proxy.url()), ("DOORWARD_LOG_FORMAT", "json")]);
+    command.stderr(Stdio::piped());
+    let mut gateway = Process::spawn(command).await;
+    let mut log = gateway.stderr();
+    let mut alice = TestClient::connect(gateway.address, &[]).await;
+    alice.register("alice").await;
+    let refused = r#"{"error":{"type":"parsing_exception","reason":"no such query"},"status":400}"#;
+    proxy.rule(|_, path| path.contains("-users"), When::Always, Fault::Answer(400, JSON, refused));
+    for (method, params) in [
+        ("users.list", json!({})),
+        ("users.search", json!({"text": "alice"})),
+        ("users.get", json!({"username": "nobody"})),
+        ("users.update", json!({"username": "me", "patch": {"bio": "new"}})),
+    ] {
+        let failure = alice.call(method, params).await.unwrap_err();
+        assert_eq!((failure.code, &failure.data["kind"]), (-32603, &json!("internal")), "{method}");
+        assert_eq!(failure.data["retryable"], false, "{method}");
+        let id = failure.data["request_id"].as_str().unwrap().to_owned();
+        let line = async {
+            loop {
+                let line = log.next_line().await.unwrap().expect("it runs");
+                if line.contains(&id) {
+                    return line;
+                }
+            }
+        };
+        let line = tokio::time::timeout(PATIENCE, line).await.expect("it is logged");
+        assert!(line.contains("ERROR") && line.contains("400 parsing_exception"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn r06_what_became_of_a_write_is_told_within_the_time_of_a_call_however_short_that_is() {
+    let (indices, proxy) = (Indices::new(), FaultProxy::start(elastic_address()).await);
+    let token = TestGateway::over(indices.config()).await.logged_in("alice").await.token;
+    let home = Home::elastic(indices);
+    let gateway = home.start(&[("ES_URL", &proxy.url()), ("DOORWARD_CALL_TIMEOUT_SECONDS", "2")]).await;
+    let mut alice = TestClient::reach(gateway.address, &token).await.expect("it serves");
+    let held = r#"{"error":{"type":"cluster_block_exception","reason":"index [users] blocked by: [FORBIDDEN/8/index write (api)];"},"status":403}"#;
+    let is_write = |method: &Method, path: &str| method == Method::PUT && path.contains("-users");
+    proxy.rule(is_write, When::Always, Fault::Answer(403, JSON, held));
+    let bio = json!({"username": "me", "patch": {"bio": "not written"}});
+    let failure = alice.call("users.update", bio).await.unwrap_err();
+    // Either says that nothing was changed.
+    assert!([1501, 1502].contains(&failure.code), "{failure:?}");
 }
 
 #[tokio::test]

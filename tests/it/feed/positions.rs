@@ -1,6 +1,8 @@
 //! Places: resumed anywhere, refused where they do not belong, never misread.
 
 use doorward::feed::position::Place;
+use doorward::store::Position;
+use doorward::store::elastic::{ElasticConfig, migrate};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -29,6 +31,7 @@ async fn what_is_not_a_position_of_this_data_set_is_refused() {
         ("of another data set", foreign),
         ("of a recreated store", edit(&|place| place.position.history = "0".repeat(32))),
         ("from the future", edit(&|place| place.position.numbers[0] += 1)),
+        ("beyond every number", edit(&|place| place.position.numbers[0] = u64::MAX)),
         ("of more shards", edit(&|place| place.position.numbers.push(0))),
         ("of no shard", edit(&|place| place.position.numbers.clear())),
         ("of a former index", edit(&|place| place.position.former = Some(Box::new(place.position.clone())))),
@@ -41,6 +44,49 @@ async fn what_is_not_a_position_of_this_data_set_is_refused() {
     alice.call("users.subscribe", json!({"since": own})).await.unwrap();
     change(&mut alice, "still here").await;
     assert_eq!(alice.notification("users.changed").await["subscription"], 1);
+}
+
+/// The check of a position is no secret: whoever can count can write one.
+#[tokio::test]
+async fn what_no_former_index_can_have_given_is_refused_before_the_store_is_asked() {
+    let indices = Indices::new();
+    let gateway = TestGateway::over(indices.config()).await;
+    let mut alice = gateway.logged_in("alice").await;
+    let former = alice.call("users.changes", json!({})).await.unwrap()["position"].as_str().unwrap().to_owned();
+    migrate(&ElasticConfig { shards: 2, ..indices.config() }, &[], &|_| {}).await.unwrap();
+    // Good, and one that has not read all of what was copied.
+    alice.call("users.subscribe", json!({"since": former})).await.unwrap();
+    let own = alice.call("users.changes", json!({})).await.unwrap()["position"].as_str().unwrap().to_owned();
+    let edit = |text: &str, edit: &dyn Fn(&mut Place)| {
+        let mut place = Place::decode(text).unwrap();
+        edit(&mut place);
+        json!(place.encode())
+    };
+    let of_former = Place::decode(&former).unwrap().position;
+    for (what, since) in [
+        ("of very many shards", edit(&former, &|place| place.position.numbers = vec![0; 5_000])),
+        ("of no shard", edit(&former, &|place| place.position.numbers.clear())),
+        ("beyond every number", edit(&former, &|place| place.position.numbers[0] = u64::MAX)),
+        ("seen beyond every number", edit(&former, &|place| place.floor = Some(vec![u64::MAX]))),
+        ("of itself before", edit(&former, &|place| place.position.former = Some(Box::new(of_former.clone())))),
+        (
+            "of very many shards before",
+            edit(&own, &|place| {
+                place.position.former = Some(Box::new(Position { numbers: vec![0; 5_000], ..of_former.clone() }));
+            }),
+        ),
+        (
+            "beyond every number before",
+            edit(&own, &|place| {
+                place.position.former = Some(Box::new(Position { numbers: vec![u64::MAX], ..of_former.clone() }));
+            }),
+        ),
+    ] {
+        for method in ["users.subscribe", "users.changes"] {
+            let failure = alice.call(method, json!({"since": since})).await.expect_err(what);
+            assert_eq!((failure.code, &failure.data["kind"]), (1402, &json!("position_unknown")), "{what}");
+        }
+    }
 }
 
 #[tokio::test]

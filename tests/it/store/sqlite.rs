@@ -146,7 +146,7 @@ async fn what_is_not_ours_is_refused_and_left_alone() {
 
 #[tokio::test]
 async fn r02_on_a_full_disk_writes_fail_reads_go_on_and_room_is_enough_to_recover() {
-    let home = open_with(SqliteOptions { max_pages: Some(200) });
+    let home = open_with(SqliteOptions { max_pages: Some(200), ..SqliteOptions::default() });
     let big = |username: &str| {
         let members = serde_json::json!({"blob": "x".repeat(4000)}).to_string();
         User { attributes: Attributes::parse(serde_json::from_str(&members).unwrap()).unwrap(), ..user(username) }

@@ -43,6 +43,7 @@ impl Indices {
             shards: self.shards,
             connect_timeout: Duration::from_millis(500),
             request_timeout: Duration::from_secs(2),
+            operation: Duration::from_millis(4_500),
             start_patience: Duration::from_secs(30),
         }
     }

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::{PATIENCE, lasting_address};
 
 /// What happens to a request.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum Fault {
     /// It reaches the server that much later.
     DelayRequest(Duration),

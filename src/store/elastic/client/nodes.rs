@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::Failure;
+use super::{Effect, Failure};
 use crate::authority::Authority;
 use crate::store::elastic::{CA_FILE, ElasticConfig, ElasticCredentials};
 
@@ -57,6 +57,11 @@ impl Nodes {
         Ok(Self { nodes: nodes.collect::<Result<_, _>>()?, next })
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// The next node that is not set aside; when all are, the one whose rest ends first.
     pub(super) fn pick(&self) -> Arc<Node> {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
@@ -99,6 +104,7 @@ impl Node {
         match tokio::time::timeout(self.connect_timeout.min(patience), connected).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(Failure::unreachable(&self.name, &error.to_string())),
+            Err(_) if patience < self.connect_timeout => Err(Failure::timeout(Effect::None)),
             Err(_) => Err(Failure::unreachable(&self.name, "no answer in time")),
         }
     }

@@ -41,7 +41,9 @@ pub(in crate::store::elastic) enum Kind {
     Foreign,
     /// Its certificate is not trusted, or it does not speak TLS.
     Tls,
-    /// It is Elasticsearch, and says what this program does not expect.
+    /// An index is missing, or closed, until somebody acts.
+    Gone,
+    /// It is Elasticsearch, and says what this program does not expect: to the same request it will again.
     Unexpected,
 }
 
@@ -83,6 +85,11 @@ impl Failure {
         Self::new(Kind::Unexpected, Effect::None, text)
     }
 
+    /// What needs an index that is not there.
+    pub(super) fn gone(text: String) -> Self {
+        Self::new(Kind::Gone, Effect::None, text)
+    }
+
     pub(super) fn timeout(effect: Effect) -> Self {
         Self::new(Kind::Timeout, effect, "Elasticsearch did not answer in time")
     }
@@ -101,6 +108,7 @@ impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         match failure.kind {
             Kind::Timeout => Self::Timeout,
+            Kind::Unexpected => Self::Unexpected(failure.text),
             _ => Self::Unavailable(failure.text),
         }
     }
@@ -186,7 +194,7 @@ pub(super) fn judge(status: u16, names_itself: bool, body: Bytes) -> Result<Answ
         return Err(Failure::new(kind, Effect::Possible, text));
     }
     if matches!(status, 200..300 | 400 | 404 | 409) {
-        return Ok(Answer { status, body });
+        return Ok(Answer { status, body, earlier: Effect::None });
     }
     let error = error().error;
     let cause = error.root_cause.first().unwrap_or(&error);
@@ -202,7 +210,7 @@ pub(super) fn judge(status: u16, names_itself: bool, body: Bytes) -> Result<Answ
 }
 
 /// How many shards have had their part in an answer. Source: `_shards` of Elasticsearch's Search, Count and Refresh APIs.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(in crate::store::elastic) struct Shards {
     failed: usize,
 }
