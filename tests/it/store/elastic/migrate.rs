@@ -228,12 +228,19 @@ async fn r14_users_of_an_earlier_schema_are_folded_anew_by_migrate() {
     set_schema(&indices, 1).await;
     let users = format!("{}/{}-users", elastic_url(), indices.prefix);
     let words = json!({"properties": {"words": {"type": "text", "analyzer": "whitespace"}}});
-    let script = "def s = ctx._source; s.words = s.username; s.display_fold = 'ハハ'; s.remove('terms')";
     let client = reqwest::Client::new();
     client.put(format!("{users}/_mapping")).json(&words).send().await.unwrap().error_for_status().unwrap();
-    let update = client.post(format!("{users}/_update_by_query?refresh=true")).json(&json!({"script": script}));
-    let done: serde_json::Value = update.send().await.unwrap().json().await.unwrap();
-    assert_eq!(done["updated"], 3, "{done}");
+    indices.refresh("users").await;
+    let found = client.get(format!("{users}/_search")).send().await.unwrap().json::<serde_json::Value>().await.unwrap();
+    let hits = found["hits"]["hits"].as_array().unwrap();
+    assert_eq!(hits.len(), 3);
+    for hit in hits {
+        let mut source = hit["_source"].clone();
+        source.as_object_mut().unwrap().remove("terms");
+        (source["words"], source["display_fold"]) = (source["username"].clone(), json!("ハハ"));
+        let put = client.put(format!("{users}/_doc/{}", hit["_id"].as_str().unwrap())).json(&source);
+        put.send().await.unwrap().error_for_status().unwrap();
+    }
 
     migrate(&config, &[], &|_| {}).await.unwrap();
     let store = ElasticStore::open(&config).await.unwrap();
