@@ -202,7 +202,8 @@ mod tests {
     #[test]
     fn an_array_is_no_struct_at_any_depth() {
         let (object, array) = (r#"{"x":1,"y":2}"#, "[1,2]");
-        let around: [(fn(&str) -> bool, &str); 8] = [
+        type Reads = fn(&str) -> bool;
+        let around: [(Reads, &str); 8] = [
             (reads::<Point>, "@"),
             (reads::<Option<Point>>, "@"),
             (reads::<Wrapped>, "@"),
