@@ -7,6 +7,8 @@
 //! Those still under way at the socket's end are cut off at their next wait, but for writes: see `rpc`. Everything that a
 //! client can do wrong ends in a close code of the protocol; nothing else is buffered for one who does not read.
 
+mod end;
+mod timers;
 mod wire;
 
 use std::pin::Pin;
@@ -16,19 +18,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use futures_util::{Sink, Stream, StreamExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, error::ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::auth::token::LEEWAY;
 use crate::clock::{Clock, Time};
 use crate::rpc::{Answer, Reply};
 use crate::sessions::{Closing, Outbound, Peer, STALLED, When, notification};
+pub use end::CLOSE_TIMEOUT;
+use end::{End, LINGER, fault_of, finish};
+use timers::Timers;
 use wire::Wire;
 
 /// tungstenite's default of 128 KiB is zeroed at every read and kept per socket.
@@ -37,12 +41,6 @@ const READ_BUFFER_BYTES: usize = 4 << 10;
 const WRITE_BUFFER_BYTES: usize = 16 << 10;
 /// Messages in a row that are not JSON-RPC before the socket is closed.
 const MAX_UNPARSABLE: u32 = 20;
-/// How long the client may take to read the close frame.
-pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same for one who has accepted nothing for the whole of the write deadline.
-const STALLED_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long input is discarded after the close, so that it does not turn into a reset.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// What answers the frames of a socket: the dispatcher, or an echo for conformance tests.
 pub trait Service: Send + 'static {
@@ -117,25 +115,6 @@ pub struct Connection<S> {
     on_sign_in: Option<Box<dyn FnOnce() + Send>>,
 }
 
-/// When to look at what next. All moments are of the monotonic clock.
-struct Timers {
-    sleep: Pin<Box<Sleep>>,
-    sign_in: Option<Instant>,
-    ping: Instant,
-    /// Since when a ping, or one that could not be sent, is without a sign of life.
-    pong: Option<Instant>,
-    /// Since when a message is half there, and which.
-    message: Option<(Instant, u64)>,
-    expiring: Option<Instant>,
-    expired: Option<Instant>,
-    /// Since when the client has accepted no byte, and how many it had accepted then.
-    stalled: Option<(Instant, u64)>,
-    /// Until when a close waits for the calls under way.
-    ending: Option<Instant>,
-    /// The identity that `expiring` and `expired` were computed from.
-    identity_version: u32,
-}
-
 /// What a socket does next.
 enum Event {
     Outbound(Outbound),
@@ -154,16 +133,6 @@ enum Ending {
     Ours(Closing),
     /// The client, whose close frame or end of input is kept back until then.
     Theirs,
-}
-
-/// How a socket ends.
-enum End {
-    /// We close it with a code.
-    Close(u16, &'static str),
-    /// The client closed it; its close frame, if there is one, has been answered.
-    ByPeer,
-    /// There is nobody to tell.
-    Gone,
 }
 
 impl<S: Service> Connection<S> {
@@ -294,7 +263,7 @@ impl<S: Service> Connection<S> {
                 Poll::Pending => return self.poll_blocked(cx),
             }
         }
-        self.timers.poll(cx)
+        self.timers.poll(cx).map(|()| Event::Timer)
     }
 
     /// What the service has to tell, unless the socket is closing.
@@ -330,7 +299,7 @@ impl<S: Service> Connection<S> {
         if before.is_none() {
             self.timers.rearm(&self.options);
         }
-        self.timers.poll(cx)
+        self.timers.poll(cx).map(|()| Event::Timer)
     }
 
     fn handle(&mut self, event: Event) -> Option<End> {
@@ -522,78 +491,4 @@ impl<S: Service> Connection<S> {
         self.timers.rearm(&self.options);
         None
     }
-}
-
-impl Timers {
-    fn new(options: &Options) -> Self {
-        let now = Instant::now();
-        let mut timers = Self {
-            sleep: Box::pin(tokio::time::sleep_until(now)),
-            sign_in: options.sign_in.map(|within| now + within),
-            ping: now + options.ping,
-            pong: None,
-            message: None,
-            expiring: None,
-            expired: None,
-            stalled: None,
-            ending: None,
-            identity_version: 0,
-        };
-        timers.rearm(options);
-        timers
-    }
-
-    /// Sets the one timer to whatever comes first.
-    fn rearm(&mut self, options: &Options) {
-        let next = [
-            self.sign_in,
-            self.pong.map(|since| since + options.pong),
-            self.message.map(|(since, _)| since + options.message),
-            self.expiring,
-            self.expired,
-            self.stalled.map(|(since, _)| since + options.write),
-            self.ending,
-        ];
-        let next = next.into_iter().flatten().fold(self.ping, Instant::min);
-        self.sleep.as_mut().reset(next);
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        self.sleep.as_mut().poll(cx).map(|()| Event::Timer)
-    }
-}
-
-/// The close code for what the client did wrong; `None` when there is nobody to tell.
-fn fault_of(error: &Error) -> Option<(u16, &'static str)> {
-    match error {
-        Error::Capacity(_) => Some((1009, "message too big")),
-        Error::Utf8(_) => Some((1007, "not UTF-8")),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Protocol(_) => Some((1002, "protocol error")),
-        _ => None,
-    }
-}
-
-/// Ends the socket: the close frame, then the end of writing, then input discarded for a moment, since
-/// unread input would turn the close into a reset that destroys what the client has not read yet.
-async fn finish(mut ws: WebSocketStream<Wire>, end: End) {
-    let told = match end {
-        End::Gone => return,
-        End::ByPeer => tokio::time::timeout(CLOSE_TIMEOUT, ws.flush()).await,
-        End::Close(code, reason) => {
-            let patience = if code == STALLED { STALLED_CLOSE_TIMEOUT } else { CLOSE_TIMEOUT };
-            let frame = CloseFrame { code: code.into(), reason: reason.into() };
-            tokio::time::timeout(patience, ws.send(Message::Close(Some(frame)))).await
-        }
-    };
-    if !matches!(told, Ok(Ok(()) | Err(Error::ConnectionClosed))) {
-        return;
-    }
-    let mut io = ws.into_inner().into_inner();
-    if io.shutdown().await.is_err() {
-        return;
-    }
-    let mut discarded = vec![0; 4096];
-    let drained = async { while matches!(io.read(&mut discarded).await, Ok(1..)) {} };
-    let _ = tokio::time::timeout(LINGER, drained).await;
 }
