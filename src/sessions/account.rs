@@ -10,8 +10,8 @@ use super::registry::{Entry, Registry};
 use crate::store::SCANS_PER_USER;
 use crate::users::{User, Username};
 
-/// How many users whom nobody holds are kept in memory.
-const RECENT_USERS: usize = 20_000;
+/// How many bytes of users whom nobody holds are kept in memory: some 30,000 usual ones, or 1,000 of the largest.
+const RECENT_BYTES: u64 = 48 << 20;
 
 /// A user as this node knows them now. There is one for a user on a node.
 pub type Account = Entry<String, AccountState>;
@@ -67,7 +67,7 @@ pub struct Accounts(Registry<String, AccountState>);
 
 impl Default for Accounts {
     fn default() -> Self {
-        Self(Registry::new(RECENT_USERS))
+        Self(Registry::new(RECENT_BYTES))
     }
 }
 
@@ -96,15 +96,22 @@ impl Accounts {
 
     fn known_as(&self, account: Arc<Account>, user: &Arc<User>) -> Arc<Account> {
         account.update(user);
-        self.0.keep(&account);
+        self.keep(&account);
         account
+    }
+
+    /// Keeps an account, by the size that its user has now.
+    fn keep(&self, account: &Arc<Account>) {
+        self.0.keep(account, size_of::<Account>() + account.user().bytes());
     }
 
     /// Takes over a change of a user, and answers with the newest state; `None` when nobody here holds the account.
     pub fn apply(&self, user: &Arc<User>) -> Option<Arc<User>> {
         let account = self.0.get(&user.username.key())?;
         account.update(user);
-        account.known()
+        let known = account.known()?;
+        self.keep(&account);
+        Some(known)
     }
 
     /// Knows nobody any more; who is held is good for nothing.
@@ -129,6 +136,25 @@ mod tests {
     fn alice() -> Arc<User> {
         let (name, email) = (Username::parse("alice").unwrap(), Email::parse("alice@example.com").unwrap());
         Arc::new(rules::create(name, email, None, Role::User, act()))
+    }
+
+    #[test]
+    fn s21_users_whom_nobody_holds_take_a_bounded_memory_however_large_they_are() {
+        let accounts = Accounts(Registry::new(1 << 20));
+        let large = User { bio: "x".repeat(2_000), ..User::clone(&alice()) };
+        let named = |at: usize| Username::parse(&format!("user{at}")).unwrap();
+        let kept = |range: std::ops::Range<usize>| range.filter(|at| accounts.get(&named(*at)).is_some()).count();
+        for at in 0..1_000 {
+            accounts.insert(&Arc::new(User { username: named(at), ..large.clone() }));
+        }
+        let before = kept(0..1_000);
+        assert!(before > 50 && before * large.bytes() <= 1 << 20, "{before} are kept of {} bytes each", large.bytes());
+        // Who grows takes the place of others.
+        for at in 0..1_000 {
+            let user = User { username: named(at), rev: 2, bio: "x".repeat(20_000), ..large.clone() };
+            accounts.apply(&Arc::new(user));
+        }
+        assert!(kept(0..1_000) < before / 4, "{} are kept still", kept(0..1_000));
     }
 
     #[tokio::test]

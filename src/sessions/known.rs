@@ -10,8 +10,8 @@ use crate::clock::Time;
 use crate::users::Session;
 use crate::users::session::SEEN_EVERY;
 
-/// How many sessions without a connection are kept in memory.
-const RECENT_SESSIONS: usize = 20_000;
+/// How many bytes of sessions that nobody speaks in are kept in memory: some 20,000 usual ones.
+const RECENT_BYTES: u64 = 12 << 20;
 
 /// A session that this node knows.
 pub type Known = Entry<Uuid, KnownState>;
@@ -54,7 +54,7 @@ pub struct KnownSessions(Registry<Uuid, KnownState>);
 
 impl Default for KnownSessions {
     fn default() -> Self {
-        Self(Registry::new(RECENT_SESSIONS))
+        Self(Registry::new(RECENT_BYTES))
     }
 }
 
@@ -76,7 +76,7 @@ impl KnownSessions {
             seen_at: AtomicI64::new(session.last_seen_at.ms()),
             session,
         });
-        self.0.keep(&known);
+        self.0.keep(&known, size_of::<Known>() + known.session.bytes());
         known
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 type All<K, V> = Arc<DashMap<K, Weak<Entry<K, V>>>>;
@@ -41,13 +42,29 @@ impl<K: Eq + Hash, V> Drop for Entry<K, V> {
 pub struct Registry<K: Eq + Hash + Clone, V> {
     all: All<K, V>,
     /// Keeps objects alive. Nobody is given one from here: `all` decides which one there is.
-    recent: Cache<K, Arc<Entry<K, V>>>,
+    recent: Cache<K, Kept<K, V>, Bytes>,
 }
 
+/// An object that is kept, and about how many bytes it takes: as many as when it was kept, as the cache wants it.
+type Kept<K, V> = (Arc<Entry<K, V>>, u64);
+
+#[derive(Debug, Clone)]
+struct Bytes;
+
+impl<K: Eq + Hash, V> Weighter<K, Kept<K, V>> for Bytes {
+    fn weight(&self, _: &K, kept: &Kept<K, V>) -> u64 {
+        kept.1
+    }
+}
+
+/// What a usual object takes: by it a cache is laid out.
+const USUAL_BYTES: u64 = 2 << 10;
+
 impl<K: Eq + Hash + Clone, V> Registry<K, V> {
-    /// An empty one, which keeps this many objects that nobody holds.
-    pub fn new(recent: usize) -> Self {
-        Self { all: Arc::default(), recent: Cache::new(recent) }
+    /// An empty one, which keeps so many bytes of objects that nobody holds.
+    pub fn new(max_bytes: u64) -> Self {
+        let usual = usize::try_from(max_bytes / USUAL_BYTES).unwrap_or(usize::MAX);
+        Self { all: Arc::default(), recent: Cache::with_weighter(usual, max_bytes, Bytes) }
     }
 
     /// The object of a key, if there is one.
@@ -77,9 +94,9 @@ impl<K: Eq + Hash + Clone, V> Registry<K, V> {
         }
     }
 
-    /// Keeps an object although nobody may hold it, until many others have been kept.
-    pub fn keep(&self, entry: &Arc<Entry<K, V>>) {
-        self.recent.insert(entry.key.clone(), entry.clone());
+    /// Keeps an object, which takes about so many bytes, although nobody may hold it, until many others have been kept.
+    pub fn keep(&self, entry: &Arc<Entry<K, V>>, bytes: usize) {
+        self.recent.insert(entry.key.clone(), (entry.clone(), bytes as u64));
     }
 
     /// Gives all objects that somebody holds, and knows none any more.
@@ -105,7 +122,7 @@ mod tests {
         let first = registry.get_or_insert(1, || 10);
         for key in 2..100 {
             let entry = registry.get_or_insert(key, || 20);
-            registry.keep(&entry);
+            registry.keep(&entry, 1);
         }
         assert!(Arc::ptr_eq(&first, &registry.get_or_insert(1, || 11)), "it was not kept, but it is held");
         assert!(Arc::ptr_eq(&first, &registry.get(&1).unwrap()));
@@ -119,9 +136,9 @@ mod tests {
     fn what_is_forgotten_is_never_found_again_although_it_is_held() {
         let registry: Registry<u32, u32> = Registry::new(10);
         let held = registry.get_or_insert(1, || 10);
-        registry.keep(&held);
+        registry.keep(&held, 1);
         assert_eq!(registry.forget().len(), 1);
-        registry.keep(&held);
+        registry.keep(&held, 1);
         assert!(registry.get(&1).is_none());
         assert_eq!(**registry.get_or_insert(1, || 11), 11);
     }

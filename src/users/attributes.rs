@@ -21,6 +21,11 @@ pub const ATTRIBUTES_MAX_BYTES: usize = 4096;
 pub struct Attributes(Arc<RawValue>);
 
 impl Attributes {
+    /// The object as compact JSON.
+    pub fn json(&self) -> &str {
+        self.0.get()
+    }
+
     /// Checks a JSON value and brings it to one form: without blanks, members in the order of their names, texts with
     /// the escapes that they need. Numbers stay as they are written: `1`, `1.0` and `1e0` are three values.
     pub fn parse(json: &RawValue) -> Result<Self, Refusal> {

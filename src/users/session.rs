@@ -100,6 +100,13 @@ pub enum Refresh {
 }
 
 impl Session {
+    /// About how many bytes it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let texts = [Some(self.user.as_str()), self.device.as_deref(), self.user_agent.as_deref()];
+        let texts = texts.into_iter().flatten().map(str::len).sum::<usize>();
+        size_of::<Self>() + texts + self.sockets.iter().map(|of| size_of::<Sockets>() + of.node.len()).sum::<usize>()
+    }
+
     /// A login that begins now.
     pub fn begin(user: &User, device: Option<String>, origin: Origin, now: Time, lifetimes: Lifetimes) -> Self {
         Self {

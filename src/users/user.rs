@@ -353,6 +353,9 @@ impl PartialEq for Encoded {
     }
 }
 
+/// About what a form has beside its texts: names, times and marks.
+const JSON_BYTES: usize = 400;
+
 /// One user, whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct User {
@@ -388,6 +391,20 @@ pub struct User {
 }
 
 impl User {
+    /// About how many bytes this state takes in memory, once both its forms are there as JSON.
+    pub fn bytes(&self) -> usize {
+        let texts = [
+            Some(self.username.as_str()),
+            self.email.as_ref().map(Email::as_str),
+            Some(&self.display_name),
+            Some(&self.bio),
+            self.avatar_url.as_deref(),
+            Some(self.attributes.json()),
+            self.last_change.reason.as_deref(),
+        ];
+        size_of::<Self>() + 3 * (JSON_BYTES + texts.into_iter().flatten().map(str::len).sum::<usize>())
+    }
+
     /// Whether this is an admin who can act: what the last-admin rule counts.
     pub fn is_active_admin(&self) -> bool {
         self.role == Role::Admin && self.status == Status::Active
