@@ -19,6 +19,8 @@ pub const CALL_SECONDS: &str = "doorward_call_seconds";
 pub const SOCKETS: &str = "doorward_sockets";
 /// Open sockets that have not signed in.
 pub const SOCKETS_ANONYMOUS: &str = "doorward_sockets_anonymous";
+/// Tasks of the runtime.
+pub const TASKS: &str = "doorward_tasks";
 /// Open subscriptions.
 pub const SUBSCRIPTIONS: &str = "doorward_subscriptions";
 /// Password hashes that wait for a thread.

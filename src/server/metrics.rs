@@ -64,6 +64,7 @@ fn response(app: &App, request: &Request<Incoming>) -> HttpResponse {
     let set = |name: &'static str, value: usize| gauge!(name).set(u32::try_from(value).unwrap_or(u32::MAX));
     set(names::SOCKETS, app.sockets.open());
     set(names::SOCKETS_ANONYMOUS, app.sockets.anonymous());
+    set(names::TASKS, tokio::runtime::Handle::current().metrics().num_alive_tasks());
     set(names::HASHES_WAITING, context.hasher.waiting());
     gauge!(names::FEED_LAG).set(context.feed.lag().as_secs_f64());
     gauge!(names::FEED_SILENCE).set(context.feed.silence().as_secs_f64());

@@ -33,6 +33,7 @@ mod revocation;
 mod rotation;
 mod sessions;
 mod settings;
+mod soak;
 mod start;
 mod store;
 mod support;
