@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -14,6 +13,9 @@ use super::error::RpcError;
 
 /// How deep arrays and objects may nest in one message.
 pub const MAX_DEPTH: usize = 64;
+
+/// What may stand between the parts of JSON.
+const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// The exact text of a legal id: a string, a number or `null`.
 pub type Id<'a> = &'a str;
@@ -34,7 +36,7 @@ pub struct Request<'a> {
     pub id: Option<Id<'a>>,
     /// The method's name.
     pub method: Cow<'a, str>,
-    /// The text of the params, an object or an array; `None` when absent.
+    /// The text of the params, an object or an array that holds something; `None` when absent.
     pub params: Option<&'a str>,
 }
 
@@ -54,7 +56,7 @@ pub fn open(text: &str, max_batch: usize) -> Result<Message<'_>, RpcError> {
     if too_deep(text) {
         return Err(RpcError::Parse("The message is nested more than 64 levels deep."));
     }
-    if !text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('[') {
+    if !text.trim_start_matches(BLANKS).starts_with('[') {
         return Ok(Message::Single(text));
     }
     let members: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| not_json())?;
@@ -69,14 +71,10 @@ pub fn open(text: &str, max_batch: usize) -> Result<Message<'_>, RpcError> {
 
 /// Reads one request.
 pub fn read(text: &str) -> Result<Request<'_>, Rejected<'_>> {
-    let members: Members<'_> = match serde_json::from_str(text) {
-        Ok(members) => members,
-        // Not an object: still JSON, or not even that? The reader stops before it has seen the rest.
-        Err(error) if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
-            return Err(Rejected { id: "null", error: RpcError::InvalidRequest("A request must be a JSON object.") });
-        }
-        Err(_) => return Err(Rejected { id: "null", error: not_json() }),
-    };
+    let mut members = Members::default();
+    if let Err(error) = each_member(text, |name, value| members.put(name, value)) {
+        return Err(Rejected { id: "null", error: no_object(&error, text, "A request must be a JSON object.") });
+    }
     let id = match members.id.map(RawValue::get) {
         None => None,
         Some(id) if is_legal_id(id) => Some(id),
@@ -93,11 +91,35 @@ pub fn read(text: &str) -> Result<Request<'_>, Rejected<'_>> {
         return reject(answer_to, "The member method must be a string.");
     };
     let params = match members.params.map(RawValue::get) {
-        None => None,
+        // Several libraries send one of these where a method takes none.
+        None | Some("null") => None,
+        Some(params) if is_empty_array(params) => None,
         Some(params) if params.starts_with(['{', '[']) => Some(params),
         Some(_) => return reject(answer_to, "The member params must be an object."),
     };
     Ok(Request { id, method, params })
+}
+
+/// The members of the one object that a text is, as they are written: each name, and its value. Checks nesting first.
+///
+/// Errors: `Parse`; `InvalidRequest` for other JSON.
+pub fn members(text: &str) -> Result<Vec<(&RawValue, &RawValue)>, RpcError> {
+    if too_deep(text) {
+        return Err(RpcError::Parse("The body is nested more than 64 levels deep."));
+    }
+    let mut members = Vec::new();
+    each_member(text, |name, value| members.push((name, value)))
+        .map_err(|error| no_object(&error, text, "The body must be a JSON object."))?;
+    Ok(members)
+}
+
+/// Why a text could not be read as one object: it is other JSON, or not even that. The reader stops before it has seen the
+/// rest.
+fn no_object(error: &serde_json::Error, text: &str, why: &'static str) -> RpcError {
+    match error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() {
+        true => RpcError::InvalidRequest(why),
+        false => not_json(),
+    }
 }
 
 fn reject<'a>(id: Id<'a>, why: &'static str) -> Result<Request<'a>, Rejected<'a>> {
@@ -112,11 +134,17 @@ fn is_legal_id(text: &str) -> bool {
     text == "null" || text.starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit())
 }
 
-/// The value of a JSON string, borrowed where it has no escapes.
-fn text_of(json: &str) -> Option<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-    serde_json::from_str::<Text<'_>>(json).ok().map(|text| text.0)
+fn is_empty_array(json: &str) -> bool {
+    let inside = json.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inside.is_some_and(|inside| inside.trim_matches(BLANKS).is_empty())
+}
+
+/// The value of a JSON string; `None` for what is no string, or no Unicode.
+pub fn text_of(json: &str) -> Option<Cow<'_, str>> {
+    if json.contains('\\') {
+        return serde_json::from_str(json).ok().map(Cow::Owned);
+    }
+    json.strip_prefix('"')?.strip_suffix('"').map(Cow::Borrowed)
 }
 
 /// Whether arrays and objects nest deeper than [`MAX_DEPTH`]; brackets inside strings do not count.
@@ -160,40 +188,42 @@ struct Members<'a> {
     repeated: bool,
 }
 
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                #[derive(Deserialize)]
-                struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-                let mut members = Members::default();
-                while let Some(Name(name)) = map.next_key()? {
-                    let slot = match name.as_ref() {
-                        "jsonrpc" => &mut members.jsonrpc,
-                        "id" => &mut members.id,
-                        "method" => &mut members.method,
-                        "params" => &mut members.params,
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                            continue;
-                        }
-                    };
-                    let value = map.next_value()?;
-                    members.repeated |= slot.replace(value).is_some();
-                }
-                Ok(members)
-            }
-        }
-        deserializer.deserialize_map(Object)
+impl<'a> Members<'a> {
+    fn put(&mut self, name: &'a RawValue, value: &'a RawValue) {
+        let slot = match text_of(name.get()).as_deref() {
+            Some("jsonrpc") => &mut self.jsonrpc,
+            Some("id") => &mut self.id,
+            Some("method") => &mut self.method,
+            Some("params") => &mut self.params,
+            _ => return,
+        };
+        self.repeated |= slot.replace(value).is_some();
     }
+}
+
+/// Hands over each member of the one object that a text is. No name and no value is looked into: what is wrong inside is
+/// told where it matters.
+fn each_member<'a>(text: &'a str, each: impl FnMut(&'a RawValue, &'a RawValue)) -> serde_json::Result<()> {
+    struct Object<F>(F);
+
+    impl<'de, F: FnMut(&'de RawValue, &'de RawValue)> Visitor<'de> for Object<F> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+            while let Some((name, value)) = map.next_entry()? {
+                (self.0)(name, value);
+            }
+            Ok(())
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_str(text);
+    json.deserialize_map(Object(each))?;
+    json.end()
 }
 
 #[cfg(test)]
@@ -218,7 +248,8 @@ mod tests {
             (r#"{"jsonrpc":"1.0","id":"x","method":"m"}"#, "\"x\"", -32600),
             (r#"{"jsonrpc":"2.0","id":[1],"method":"m"}"#, "null", -32600),
             (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"m"}"#, "2", -32600),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"m","params":null}"#, "1", -32600),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"m","params":false}"#, "1", -32600),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"\ud800","\ud800":1}"#, "1", -32600),
             (r#"{"jsonrpc":"2.0","id":1,"method":"m","params":"bar"}"#, "1", -32600),
             (r#"{"jsonrpc":"2.0","id":1,"method":1}"#, "1", -32600),
             ("17", "null", -32600),
@@ -230,6 +261,26 @@ mod tests {
         for (text, id, code) in cases {
             let rejected = read(text).unwrap_err();
             assert_eq!((rejected.id, rejected.error.code()), (id, code), "{text}");
+        }
+    }
+
+    #[test]
+    fn params_that_hold_nothing_are_absent() {
+        for (params, read_as) in
+            [("null", None), ("[]", None), ("[ \n]", None), ("{}", Some("{}")), ("[[]]", Some("[[]]"))]
+        {
+            let text = format!(r#"{{"jsonrpc":"2.0","method":"m","params":{params}}}"#);
+            assert_eq!(read(&text).unwrap().params, read_as, "{params}");
+        }
+    }
+
+    #[test]
+    fn members_are_handed_over_as_they_are_written() {
+        let text = r#"{"a":1e400,"\ud800":"\ud800","a":[ ]}"#;
+        let read: Vec<_> = members(text).unwrap().iter().map(|(name, value)| (name.get(), value.get())).collect();
+        assert_eq!(read, [("\"a\"", "1e400"), ("\"\\ud800\"", "\"\\ud800\""), ("\"a\"", "[ ]")]);
+        for (text, code) in [("[]", -32600), ("7 8", -32700), ("{", -32700), ("{} {}", -32700)] {
+            assert_eq!(members(text).unwrap_err().code(), code, "{text}");
         }
     }
 

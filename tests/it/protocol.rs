@@ -131,8 +131,12 @@ async fn j01_an_envelope_is_judged_alike_on_both_carriers() {
     let mut client = gateway.socket().await;
     let cases = [
         (r#"{"jsonrpc":"2.0","id":null,"method":"foobar"}"#, json!(null), -32601, 200),
-        (r#"{"jsonrpc":"2.0","id":7,"method":"system.ping","params":null}"#, json!(7), -32600, 200),
         (r#"{"jsonrpc":"2.0","id":7,"method":"system.ping","params":"x"}"#, json!(7), -32600, 200),
+        (r#"{"jsonrpc":"2.0","id":7,"method":"system.ping","params":false}"#, json!(7), -32600, 200),
+        (r#"{"jsonrpc":"2.0","id":7,"method":"system.ping","params":[null]}"#, json!(7), -32602, 200),
+        (r#"{"jsonrpc":"2.0","id":7,"method":"\ud800"}"#, json!(7), -32600, 200),
+        (r#"{"jsonrpc":"2.0","id":7,"method":"system.ping","params":{"\ud800":1}}"#, json!(7), -32602, 200),
+        (r#"{"jsonrpc":"2.0","id":7,"method":"system.ping","params":{"x":1e400}}"#, json!(7), -32602, 200),
         (r#"{"jsonrpc":"2.0","id":7}"#, json!(7), -32600, 200),
         (r#"{"jsonrpc":"1.0","id":7,"method":"system.ping"}"#, json!(7), -32600, 200),
         (r#"{"id":7,"method":"system.ping"}"#, json!(7), -32600, 200),
@@ -149,9 +153,30 @@ async fn j01_an_envelope_is_judged_alike_on_both_carriers() {
         assert_eq!((&reply["id"], &reply["error"][0], http), (&id, &json!(code), status), "{text}");
         assert_eq!(on_socket(&mut client, text).await, Some(reply), "{text}");
     }
-    // Members of other names are passed over.
-    let text = r#"{"jsonrpc":"2.0","id":7,"method":"system.ping","meta":{"a":[1]},"meta":2}"#;
-    assert_eq!(on_socket(&mut client, text).await.unwrap()["result"], json!({}));
+    // Members of other names are passed over, whatever their names and values are.
+    for beside in [r#""meta":{"a":[1]},"meta":2"#, r#""\ud800":1"#, r#""x":"\ud800""#, r#""x":1e400"#] {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":7,{beside},"method":"system.ping"}}"#);
+        assert_eq!(on_socket(&mut client, &text).await.unwrap()["result"], json!({}), "{text}");
+        assert!(gateway.post(None, text).await.1.contains("result"));
+    }
+}
+
+#[tokio::test]
+async fn j01_params_that_hold_nothing_are_no_params() {
+    let gateway = TestGateway::start().await;
+    let mut alice = gateway.logged_in("alice").await;
+    for params in ["null", "[]", "[ ]", "[\n\t\r ]", "{}"] {
+        let call = |method: &str| format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{params}}}"#);
+        let pong = json!({"jsonrpc": "2.0", "id": 7, "result": {}});
+        for (method, expected) in [("system.ping", pong), ("users.get", failed(json!(7), -32602, "invalid_params"))] {
+            assert_eq!(on_socket(&mut alice, &call(method)).await, Some(expected.clone()), "{method} {params}");
+            let (_, reply) = gateway.post(Some(&alice.token), call(method)).await;
+            assert_eq!(essence(serde_json::from_str(&reply).unwrap()), expected, "{method} {params}");
+        }
+        let reply: Value = serde_json::from_str(&alice.exchange(call("users.get")).await).unwrap();
+        let field = &reply["error"]["data"]["fields"][0];
+        assert_eq!((&field["path"], &field["rule"]), (&json!("username"), &json!("required")), "{params}");
+    }
 }
 
 /// Texts of legal ids of every kind.
