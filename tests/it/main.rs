@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one file a subject.
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
 
+mod alike;
 mod audit;
 mod auth;
 mod bodies;
