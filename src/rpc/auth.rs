@@ -142,22 +142,23 @@ impl AuthServer for Handlers {
     async fn login(&self, extensions: &Extensions, params: Named<LoginParams>) -> Result<SignedIn, RpcError> {
         let (peer, params) = (peer_of(extensions)?, params.get()?);
         let device = checked_device(params.device)?;
+        // People and their phones add blanks, which are in no name and no address.
+        let login = params.login.trim();
         // A password beyond the limits can be nobody's; it is refused unread, like any wrong one.
         let password =
             Password::parse(params.password.expose_secret()).map_err(|refusal| RpcError::param("password", refusal))?;
-        let mut attempt = self.attempt(&params.login, peer)?;
-        let (account, user) =
-            match self.prove(&params.login, password, peer, &mut attempt, patience(self, extensions)).await {
-                Ok(proven) => proven,
-                Err(RpcError::BadCredentials) => {
-                    attempt.failed();
-                    return Err(RpcError::BadCredentials);
-                }
-                Err(error) => {
-                    attempt.void();
-                    return Err(error);
-                }
-            };
+        let mut attempt = self.attempt(login, peer)?;
+        let (account, user) = match self.prove(login, password, peer, &mut attempt, patience(self, extensions)).await {
+            Ok(proven) => proven,
+            Err(RpcError::BadCredentials) => {
+                attempt.failed();
+                return Err(RpcError::BadCredentials);
+            }
+            Err(error) => {
+                attempt.void();
+                return Err(error);
+            }
+        };
         attempt.succeeded();
         self.remember_address(&user, peer);
         let username = user.username.clone();

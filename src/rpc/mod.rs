@@ -16,6 +16,7 @@ pub mod sessions;
 pub mod system;
 pub mod users;
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 pub use envelope::MAX_DEPTH;
+use envelope::Request;
 use error::RpcError;
 
 use crate::auth::hashing::{Busy, Hasher};
@@ -91,6 +93,8 @@ pub struct Client {
     pub peer: Arc<Peer>,
     /// What it is subscribed to; `None` over HTTP.
     pub subscriptions: Option<Arc<Subscriptions>>,
+    /// Why it is nobody although it has sent a token.
+    pub unidentified: Option<RpcError>,
     /// Carries peer and subscriptions through jsonrpsee to the handlers.
     extensions: Extensions,
     /// A permit for each member of a batch that may be under way.
@@ -107,7 +111,8 @@ impl Client {
         if let Some(subscriptions) = &subscriptions {
             extensions.insert(subscriptions.clone());
         }
-        Self { peer, subscriptions, extensions, calls: Arc::new(Semaphore::new(calls_in_flight)) }
+        let calls = Arc::new(Semaphore::new(calls_in_flight));
+        Self { peer, subscriptions, unidentified: None, extensions, calls }
     }
 
     /// Whether its batches have as many members under way as it may have calls.
@@ -183,7 +188,9 @@ impl Context {
 pub struct Reply {
     text: Option<String>,
     /// The error with id null that the whole message gave, when nothing of it was dispatched.
-    pub refused: Option<i32>,
+    pub refused: Option<RpcError>,
+    /// Whether a call of it needed the token with which it came, and that does not say who calls.
+    pub unidentified: bool,
     /// What its calls have opened.
     opened: Vec<Opening>,
 }
@@ -195,12 +202,11 @@ impl Reply {
     }
 
     fn answered(text: Option<String>) -> Self {
-        Self { text, refused: None, opened: Vec::new() }
+        Self { text, refused: None, unidentified: false, opened: Vec::new() }
     }
 
     fn refused(error: RpcError) -> Self {
-        let code = error.code();
-        Self { refused: Some(code), ..Self::answered(Some(error_text("null", error))) }
+        Self { refused: Some(error.clone()), ..Self::answered(Some(error_text("null", error))) }
     }
 
     /// The text to send now; `None` when the message held only notifications. A reply that is dropped instead leaves no
@@ -212,7 +218,7 @@ impl Reply {
 
     /// Whether the message was not JSON-RPC at all.
     pub fn unparsable(&self) -> bool {
-        matches!(self.refused, Some(-32700 | -32600))
+        matches!(self.refused.as_ref().map(RpcError::code), Some(-32700 | -32600))
     }
 }
 
@@ -294,39 +300,79 @@ impl Rpc {
                     None => Answer::Later(batch),
                 }
             }
-            Err(error) => Answer::Now(Reply::refused(error)),
+            Err(error) => {
+                Answer::Now(Reply::refused(self.refuse(client, None, came.unwrap_or_else(Instant::now), error)))
+            }
         }
+    }
+
+    /// Makes one call, whose params are this object. Its id is of no consequence.
+    pub fn call(&self, client: &Client, method: Method, params: &str, came: Instant) -> Answer {
+        let request = Request { id: Some("0"), method: Cow::Borrowed(method.name()), params: Some(params) };
+        self.single(client, Ok(request), Some(came))
+    }
+
+    /// Counts what cannot be read as a call, like a call: in the budget of who sent it, and in the metrics. Answers with the
+    /// error to tell, which is another one where the caller may not call the method, or not now.
+    pub fn refuse(&self, client: &Client, method: Option<Method>, came: Instant, error: RpcError) -> RpcError {
+        let caller = self.take(client, Instant::now());
+        let judged = caller.and_then(|caller| method.map_or(Ok(()), |method| self.judge(client, &caller, method)));
+        let error = judged.err().unwrap_or(error);
+        self.answers.answered(method, Some(error.code()), came.elapsed());
+        error
+    }
+
+    /// Takes a call from the budget of its caller.
+    ///
+    /// Errors: `RateLimited`.
+    fn take(&self, client: &Client, now: Instant) -> Result<CallerUser, RpcError> {
+        client.peer.call(&self.budget, now).map_err(|retry_after| {
+            client.peer.refuse_call(&self.budget, now);
+            RpcError::RateLimited { retry_after }
+        })
+    }
+
+    /// Checks whether the caller may call a method at all.
+    ///
+    /// Errors: as [`Context::allow`]; where the caller's token says why they are nobody, that.
+    fn judge(&self, client: &Client, caller: &CallerUser, method: Method) -> Result<(), RpcError> {
+        self.context.allow(caller, method, Target::Nobody).map_err(|error| match (error, &client.unidentified) {
+            (RpcError::Unauthenticated, Some(why)) => why.clone(),
+            (error, _) => error,
+        })
     }
 
     fn single(
         &self,
         client: &Client,
-        read: Result<envelope::Request<'_>, envelope::Rejected<'_>>,
+        read: Result<Request<'_>, envelope::Rejected<'_>>,
         came: Option<Instant>,
     ) -> Answer {
         let now = Instant::now();
         let came = came.unwrap_or(now);
-        let caller = match client.peer.call(&self.budget, now) {
-            Ok(caller) => caller,
-            Err(retry_after) => {
-                client.peer.refuse_call(&self.budget, now);
-                let (method, id) = match &read {
-                    Ok(request) => (Method::from_name(&request.method), request.id),
-                    Err(rejected) => (None, Some(rejected.id)),
-                };
-                return self.refused(method, id, came, RpcError::RateLimited { retry_after });
-            }
-        };
         let request = match read {
             Ok(request) => request,
-            Err(rejected) if rejected.id == "null" => return Answer::Now(Reply::refused(rejected.error)),
-            Err(rejected) => return Answer::Now(Reply::answered(Some(error_text(rejected.id, rejected.error)))),
+            Err(rejected) => {
+                let error = self.refuse(client, None, came, rejected.error);
+                return Answer::Now(match rejected.id {
+                    "null" => Reply::refused(error),
+                    id => Reply::answered(Some(error_text(id, error))),
+                });
+            }
         };
         let max_reply = self.context.config.limits.reply_bytes;
         let method = Method::from_name(&request.method);
+        let caller = match self.take(client, now) {
+            Ok(caller) => caller,
+            Err(error) => return Answer::Now(self.refused(method, request.id, came, error)),
+        };
         let Started { mut call, id, opening } = match self.start(client, &caller, &request, came) {
             Ok(started) => started,
-            Err(error) => return self.refused(method, request.id, came, error),
+            Err(error) => {
+                let unidentified = client.unidentified.as_ref().is_some_and(|why| why.code() == error.code());
+                let reply = self.refused(method, request.id, came, error);
+                return Answer::Now(Reply { unidentified, ..reply });
+            }
         };
         let answers = self.answers.clone();
         let reply = move |response: MethodResponse| {
@@ -360,9 +406,9 @@ impl Rpc {
     }
 
     /// The answer to a call that is not made.
-    fn refused(&self, method: Option<Method>, id: Option<&str>, came: Instant, error: RpcError) -> Answer {
+    fn refused(&self, method: Option<Method>, id: Option<&str>, came: Instant, error: RpcError) -> Reply {
         self.answers.answered(method, Some(error.code()), came.elapsed());
-        Answer::Now(Reply::answered(id.map(|id| error_text(id, error))))
+        Reply::answered(id.map(|id| error_text(id, error)))
     }
 
     /// Checks the method and the caller's right to it, and starts the call.
@@ -370,14 +416,14 @@ impl Rpc {
         &self,
         client: &Client,
         caller: &CallerUser,
-        request: &envelope::Request<'_>,
+        request: &Request<'_>,
         came: Instant,
     ) -> Result<Started, RpcError> {
         let method = Method::from_name(&request.method).ok_or(RpcError::UnknownMethod)?;
         if method.needs_socket() && client.peer.mailbox.is_none() {
             return Err(RpcError::WebsocketOnly);
         }
-        self.context.allow(caller, method, Target::Nobody)?;
+        self.judge(client, caller, method)?;
         if request.params.is_some_and(|params| params.starts_with('[')) {
             let refusal = Refusal::new("by_name", "params must be an object: pass them by name");
             return Err(RpcError::param("", refusal));
@@ -425,7 +471,8 @@ impl Rpc {
                     let answer = match read {
                         Ok(request) if came.elapsed() > patience => {
                             let (method, busy) = (Method::from_name(&request.method), Busy { retry_after: patience });
-                            rpc.refused(method, request.id, came, busy.into())
+                            let error = rpc.refuse(&client, method, came, busy.into());
+                            Answer::Now(Reply::answered(request.id.map(|id| error_text(id, error))))
                         }
                         read => rpc.single(&client, read, Some(came)),
                     };
@@ -439,7 +486,7 @@ impl Rpc {
             .buffered(self.context.config.limits.calls_in_flight);
         let max = self.context.config.limits.reply_bytes;
         let mut text = String::from("[");
-        let mut opened = Vec::new();
+        let (mut opened, mut unidentified) = (Vec::new(), false);
         while let Some((id, reply, permit)) = replies.next().await {
             let was_full = client.is_full();
             drop(permit);
@@ -447,6 +494,7 @@ impl Rpc {
                 // The socket is read again.
                 mailbox.wake();
             }
+            unidentified |= reply.unidentified;
             let mut part = reply.text;
             if part.as_ref().is_some_and(|part| text.len() + part.len() + 2 > max) {
                 part = Some(error_text(id.as_deref().unwrap_or("null"), RpcError::ResponseTooLarge));
@@ -460,7 +508,7 @@ impl Rpc {
             text.push_str(&part);
         }
         text.push(']');
-        Reply { opened, ..Reply::answered((text.len() > 2).then_some(text)) }
+        Reply { opened, unidentified, ..Reply::answered((text.len() > 2).then_some(text)) }
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::stream::Progress;
 use super::{App, health, jwks, rest, upgrade};
+use crate::permission::Method;
 use crate::rpc::error::RpcError;
 use crate::rpc::{Answer, Client};
 use crate::sessions::Peer;
@@ -69,17 +70,22 @@ pub type HttpResponse = Response<Body>;
 
 /// Every route of the gateway.
 pub fn routes(app: Arc<App>) -> Router {
+    let (read, only_rpc) = (|| wrong_method("GET, HEAD"), || wrong_method("GET, POST"));
+    let me = get(rest::get_me).patch(rest::update_me).delete(rest::deactivate_me);
     let admin = delete(rest::deactivate).patch(rest::update).fallback(|| wrong_method("PATCH, DELETE"));
-    let user = get(rest::get).patch(rest::update_me).delete(rest::deactivate_me);
     Router::new()
-        .route("/rpc", get(upgrade::upgrade).fallback(|| wrong_method("GET, POST")))
-        .route("/healthz", get(health::live).fallback(|| wrong_method("GET")))
-        .route("/readyz", get(health::ready).fallback(|| wrong_method("GET")))
-        .route("/.well-known/jwks.json", get(jwks::jwks).fallback(|| wrong_method("GET")))
+        // A handshake is a GET, and HEAD would have nothing else to ask for.
+        .route("/rpc", get(upgrade::upgrade).head(only_rpc).fallback(only_rpc))
+        .route("/healthz", get(health::live).fallback(read))
+        .route("/healthz/", get(health::live).fallback(read))
+        .route("/readyz", get(health::ready).fallback(read))
+        .route("/readyz/", get(health::ready).fallback(read))
+        .route("/.well-known/jwks.json", get(jwks::jwks).fallback(read))
         .route("/auth/register", post(rest::register).fallback(|| wrong_method("POST")))
         .route("/auth/login", post(rest::login).fallback(|| wrong_method("POST")))
-        .route("/users", get(rest::list).fallback(|| wrong_method("GET")))
-        .route("/users/{username}", user.fallback(|| wrong_method("GET, PATCH, DELETE")))
+        .route("/users", get(rest::list).fallback(read))
+        .route("/users/me", me.fallback(|| wrong_method("GET, HEAD, PATCH, DELETE")))
+        .route("/users/{username}", get(rest::get).fallback(read))
         .route("/admin/users/{username}", admin)
         .fallback(any(not_found))
         .with_state(app)
@@ -88,30 +94,53 @@ pub fn routes(app: Arc<App>) -> Router {
 /// Answers `POST /rpc`. The accept loop calls it: the router costs as much as a call.
 pub async fn rpc(app: &App, request: Request<Incoming>) -> HttpResponse {
     let unreadable = unreadable(request.headers(), &["application/json", "application/json-rpc"]);
-    let Received { client, body, came } = match receive(app, request).await {
+    let received = match receive(app, request).await {
         Ok(received) => received,
         Err(error) => return rpc_error(status_of(error.code()), error),
     };
-    if let Some(unreadable) = unreadable {
-        return unreadable.declared(rpc_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, unreadable.error()));
-    }
-    let Ok(text) = std::str::from_utf8(&body) else {
-        return rpc_error(StatusCode::BAD_REQUEST, RpcError::Parse("The message is not UTF-8."));
+    let refused = |status, error| {
+        let (status, error) = refuse(app, &received, None, status, error);
+        rpc_error(status, error)
     };
-    let reply = match app.rpc.dispatch(&client, text, Some(came)) {
+    if let Some(unreadable) = unreadable {
+        return unreadable.declared(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, unreadable.error()));
+    }
+    let Ok(text) = std::str::from_utf8(&received.body) else {
+        return refused(StatusCode::BAD_REQUEST, RpcError::Parse("The message is not UTF-8."));
+    };
+    let client = &received.client;
+    let reply = match app.rpc.dispatch(client, text, Some(received.came)) {
         Answer::Now(reply) => reply,
         Answer::Later(reply) => reply.await,
     };
-    let status = if reply.refused.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    match reply.into_text() {
-        None => respond(StatusCode::NO_CONTENT, None, Body::empty()),
-        Some(text) => respond(status, Some("application/json"), Body::from(text)),
+    let error = if reply.unidentified { client.unidentified.clone() } else { reply.refused.clone() };
+    let status = error.as_ref().map(|error| status_of(error.code()));
+    let mut response = match reply.into_text() {
+        None => respond(status.unwrap_or(StatusCode::NO_CONTENT), None, Body::empty()),
+        Some(text) => respond(status.unwrap_or(StatusCode::OK), Some("application/json"), Body::from(text)),
+    };
+    if let Some(error) = error {
+        tell(&mut response, error.code(), error.retry_after());
     }
+    response
+}
+
+/// The refusal of a request that is no call, under this status: it counts like a call, and there may be a better reason.
+pub fn refuse(
+    app: &App,
+    received: &Received,
+    method: Option<Method>,
+    status: StatusCode,
+    error: RpcError,
+) -> (StatusCode, RpcError) {
+    let code = error.code();
+    let error = app.rpc.refuse(&received.client, method, received.came, error);
+    (if error.code() == code { status } else { status_of(error.code()) }, error)
 }
 
 /// A request that has come whole.
 pub struct Received {
-    /// Its caller, by the bearer token.
+    /// Its caller, by the bearer token: nobody where that does not say who, which matters to what not anyone may call.
     pub client: Client,
     /// Its body.
     pub body: Bytes,
@@ -147,8 +176,21 @@ where
         }
     };
     let came = Instant::now();
-    let client = tokio::time::timeout_at(came + config.call_timeout, client(app, &head)).await;
-    Ok(Received { client: client.map_err(|_| RpcError::StoreTimeout)??, body, came })
+    let found = tokio::time::timeout_at(came + config.call_timeout, client(app, &head)).await;
+    let client = found.unwrap_or(Err(RpcError::StoreTimeout)).unwrap_or_else(|why| {
+        let mut client = nobody(app, &head);
+        client.unidentified = Some(why);
+        client
+    });
+    Ok(Received { client, body, came })
+}
+
+/// The client of a request that names nobody.
+fn nobody(app: &App, head: &Parts) -> Client {
+    let context = &app.rpc.context;
+    let address = client_address(app, &head.extensions, &head.headers);
+    let peer = Peer::new(0, address, user_agent(&head.headers), None);
+    Client::new(Arc::new(peer), &context.feed, context.config.limits.calls_in_flight)
 }
 
 /// Who makes a request: remembered from the connection's last one where the token is the same and still good.
@@ -156,11 +198,7 @@ async fn client(app: &App, head: &Parts) -> Result<Client, RpcError> {
     let (other_end, headers) = (other_end(&head.extensions), &head.headers);
     let context = &app.rpc.context;
     let address = client_address(app, &head.extensions, headers);
-    let calls = context.config.limits.calls_in_flight;
-    let Some(token) = bearer(headers)? else {
-        let peer = Peer::new(0, address, user_agent(headers), None);
-        return Ok(Client::new(Arc::new(peer), &context.feed, calls));
-    };
+    let Some(token) = bearer(headers)? else { return Ok(nobody(app, head)) };
     if let Some(client) = other_end.remembered(address, headers)
         && let Some(identity) = client.peer.identity()
         // As the store has the user, where this node may not have heard of a change.
@@ -170,10 +208,9 @@ async fn client(app: &App, head: &Parts) -> Result<Client, RpcError> {
         context.logins.seen(&identity.session, || client.peer.origin());
         return Ok(client);
     }
-    let peer = Peer::new(0, address, user_agent(headers), None);
-    let identity = context.identity_of(token, || peer.origin()).await?;
-    peer.identify(identity);
-    let client = Client::new(Arc::new(peer), &context.feed, calls);
+    let client = nobody(app, head);
+    let identity = context.identity_of(token, || client.peer.origin()).await?;
+    client.peer.identify(identity);
     if let Some(authorization) = headers.get(AUTHORIZATION).cloned() {
         let remembered =
             Remembered { authorization, user_agent: headers.get(USER_AGENT).cloned(), client: client.clone() };
@@ -276,25 +313,28 @@ pub fn respond(status: StatusCode, content_type: Option<&'static str>, body: Bod
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    if status == StatusCode::UNAUTHORIZED {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
     response
 }
 
-/// Tells when to come back, in whole seconds.
-pub fn retry_after(response: &mut HttpResponse, ms: u64) {
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
+/// Says in headers what they can say of an error: how to sign in, and when to come back, in whole seconds.
+pub fn tell(response: &mut HttpResponse, code: i32, retry_after: Option<Duration>) {
+    if response.status() == StatusCode::UNAUTHORIZED {
+        // RFC 6750 §3: without a token nothing is wrong with it.
+        let bearer = if matches!(code, 1002..=1004) { r#"Bearer error="invalid_token""# } else { "Bearer" };
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(bearer));
+    }
+    if let Some(after) = retry_after {
+        let seconds = u64::try_from(after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
 }
 
 /// A refusal of a whole request to `/rpc`: a JSON-RPC error with id null.
 pub fn rpc_error(status: StatusCode, error: RpcError) -> HttpResponse {
-    let after = error.retry_after();
+    let (code, after) = (error.code(), error.retry_after());
     let body = json!({"jsonrpc": "2.0", "id": null, "error": ErrorObjectOwned::from(error)});
     let mut response = respond(status, Some("application/json"), Body::from(body.to_string()));
-    if let Some(after) = after {
-        retry_after(&mut response, u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-    }
+    tell(&mut response, code, after);
     response
 }
 

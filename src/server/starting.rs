@@ -11,14 +11,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::http::{HttpResponse, retry_after, rpc_error};
+use super::http::{HttpResponse, rpc_error, tell};
 use super::stream::{Patience, Progress, Stream};
 use super::{ACCEPT_PAUSE, health, patience, rest};
 use crate::config::Timeouts;
 use crate::rpc::error::RpcError;
-
-/// When to come back.
-const RETRY_AFTER_MS: u64 = 1_000;
 
 /// Answers on a listener until it is ended, or dropped.
 pub struct Starting {
@@ -77,12 +74,14 @@ async fn serve(stream: TcpStream, patience: Patience) {
 }
 
 fn response(request: &Request<Incoming>) -> HttpResponse {
+    let unavailable = RpcError::StoreUnavailable;
+    let (code, after) = (unavailable.code(), unavailable.retry_after());
     let mut response = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/healthz") => return health::alive(),
-        (&Method::GET | &Method::HEAD, "/readyz") => health::readiness(&["starting"]),
-        (_, "/rpc") => rpc_error(StatusCode::SERVICE_UNAVAILABLE, RpcError::StoreUnavailable),
-        _ => rest::problem_with(StatusCode::SERVICE_UNAVAILABLE, &RpcError::StoreUnavailable.into()),
+        (&Method::GET | &Method::HEAD, "/healthz" | "/healthz/") => return health::alive(),
+        (&Method::GET | &Method::HEAD, "/readyz" | "/readyz/") => health::readiness(&["starting"]),
+        (_, "/rpc") => rpc_error(StatusCode::SERVICE_UNAVAILABLE, unavailable),
+        _ => rest::problem_with(StatusCode::SERVICE_UNAVAILABLE, &unavailable.into()),
     };
-    retry_after(&mut response, RETRY_AFTER_MS);
+    tell(&mut response, code, after);
     response
 }

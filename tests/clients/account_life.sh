@@ -96,7 +96,7 @@ expect 'erased, he leaves the name' '.result.user.status == "erased" and .result
 ask 204 DELETE /users/me "$alice"
 ask 401 GET /users/me "$alice"
 expect 'alice leaves, and her token is no good any more' '.code == 1004'
-ask 401 POST /rpc "$alice" '{"jsonrpc":"2.0","id":1,"method":"system.ping"}'
+ask 401 POST /rpc "$alice" '{"jsonrpc":"2.0","id":1,"method":"users.list"}'
 expect 'nor over JSON-RPC' '.error.code == 1004'
 
 echo "$passed passed, 0 failed"

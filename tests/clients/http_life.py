@@ -63,8 +63,10 @@ class PostRules:
 
     def a_bad_bearer_token_is_401(self):
         for token in ("x", "a.b.c"):
-            answer = self._post(json.dumps(CALL), 401, {"authorization": f"Bearer {token}"})
-            equal(answer["error"]["code"], 1003)
+            needs = CALL | {"method": "users.list"}
+            answer = self._post(json.dumps(needs), 401, {"authorization": f"Bearer {token}"})
+            equal((answer["id"], answer["error"]["code"]), (CALL["id"], 1003))
+            self._post(json.dumps(CALL), 200, {"authorization": f"Bearer {token}"})
 
     def another_content_type_is_415_and_a_large_body_413(self):
         self._post(json.dumps(CALL), 415, {"content-type": "text/plain"})
@@ -74,7 +76,7 @@ class PostRules:
         equal(self._post(" " * (4 << 20), 413)["error"]["code"], -32007)
 
     def a_refusal_before_the_body_keeps_the_connection_or_says_that_it_ends(self):
-        body = json.dumps(CALL).encode()
+        body = json.dumps(CALL | {"method": "users.list"}).encode()
         for refused, headers in (
             (415, {"content-type": "text/plain"}),
             (401, {"content-type": "application/json", "authorization": "Bearer a.b.c"}),

@@ -142,9 +142,6 @@ class PostClient:
         assert response.headers["content-type"].split(";")[0] == "application/json", response.headers
         assert response.headers["cache-control"] == "no-store", response.headers
         answer = response.json()
-        if response.status_code == 401:  # a bad token is known before the call is read
-            check_error(answer["error"])
-            raise RpcError(answer["error"])
         return result_of(answer, call_id)
 
     def signed_out(self, close_code: int) -> None:

@@ -1,6 +1,7 @@
 //! `auth.*`: accounts, logins, and whose socket it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use doorward::auth::password::Password;
 use doorward::permission::Method;
@@ -181,15 +182,110 @@ async fn authenticating_is_for_sockets() {
 }
 
 #[tokio::test]
-async fn a_bad_bearer_token_refuses_the_whole_request() {
+async fn what_anyone_may_call_is_not_stopped_by_an_authorization_that_is_not_good() {
     let gateway = TestGateway::start().await;
-    let (status, body) = gateway.post(Some("x"), r#"{"jsonrpc":"2.0","id":1,"method":"system.ping"}"#).await;
-    let body: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((status, &body["error"]["code"], &body["id"]), (401, &json!(1003), &Value::Null));
-    // Without a token the call is dispatched and refused by itself.
+    let mut alice = gateway.socket().await;
+    let signed_in = alice.register("alice").await;
+    gateway.clock.advance(Duration::from_secs(3600));
+    let expired = format!("Bearer {}", alice.token);
+    let foreign = format!("{expired}x");
+    let http = reqwest::Client::new();
+    for (number, (authorization, code)) in
+        [(expired.as_str(), 1002), (&foreign, 1003), ("Bearer", 1003), ("Basic YWxpY2U6c2VjcmV0", 1003)]
+            .into_iter()
+            .enumerate()
+    {
+        let ask = async |method: &str, path: &str, body: Value| {
+            let request = http.request(method.parse().unwrap(), format!("http://{}{path}", gateway.address));
+            let request = if body.is_null() { request } else { request.json(&body) };
+            let response = request.header("authorization", authorization).send().await.unwrap();
+            let asks = response.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
+            (response.status().as_u16(), asks.unwrap_or_default(), response.json::<Value>().await.unwrap_or_default())
+        };
+        let call = |id: u8, method: &str, params: Value| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        let login = json!({"login": "alice", "password": PASSWORD});
+        let newcomer =
+            |name: &str| json!({"username": name, "email": format!("{name}@example.com"), "password": PASSWORD});
+        for (method, params) in [
+            ("system.ping", json!({})),
+            ("system.info", json!({})),
+            ("auth.refresh", json!({"refresh_token": signed_in["tokens"]["refresh_token"]})),
+            ("auth.login", login.clone()),
+            ("auth.register", newcomer(&format!("rpc-{number}"))),
+        ] {
+            let (status, _, reply) = ask("POST", "/rpc", call(1, method, params)).await;
+            assert_eq!((status, reply.get("error")), (200, None), "{method} with {authorization}");
+            if method == "auth.refresh" {
+                // Good once, and for the next ten seconds.
+                assert!(reply["result"]["tokens"]["access_token"].is_string());
+            }
+        }
+        assert_eq!(ask("POST", "/auth/login", login).await.0, 200, "{authorization}");
+        assert_eq!(ask("POST", "/auth/register", newcomer(&format!("rest-{number}"))).await.0, 201, "{authorization}");
+        // A call that cannot be read is told so.
+        assert_eq!(ask("POST", "/auth/login", json!({})).await.2["code"], -32602);
+
+        // Where it is needed, it is refused by what is wrong with it.
+        let told = r#"Bearer error="invalid_token""#;
+        let me = json!({"username": "me"});
+        let (status, asks, reply) = ask("POST", "/rpc", call(7, "users.get", me.clone())).await;
+        assert_eq!((status, asks.as_str()), (401, told), "{authorization}: {reply}");
+        assert_eq!((&reply["id"], &reply["error"]["code"]), (&json!(7), &json!(code)), "{authorization}");
+        let batch = json!([call(1, "system.ping", json!({})), call(2, "users.get", me)]);
+        let (status, asks, replies) = ask("POST", "/rpc", batch).await;
+        assert_eq!((status, asks.as_str(), &replies[1]["error"]["code"]), (401, told, &json!(code)), "{replies}");
+        assert!(replies[0]["result"]["time"].is_string(), "{replies}");
+        for (method, path, body) in [
+            ("GET", "/users/me", Value::Null),
+            ("GET", "/users?limit=x", Value::Null),
+            ("PATCH", "/users/me", json!({"bio": "x"})),
+            ("PATCH", "/users/me", json!([])),
+            ("DELETE", "/users/me", Value::Null),
+            ("PATCH", "/admin/users/alice", json!({"role": "admin"})),
+        ] {
+            let (status, asks, problem) = ask(method, path, body).await;
+            assert_eq!((status, asks.as_str(), &problem["code"]), (401, told, &json!(code)), "{method} {path}");
+        }
+    }
+    // Without a token nothing is wrong with it.
+    for (method, path, body) in
+        [("GET", "/users/me", None), ("POST", "/auth/login", Some(json!({"login": "alice", "password": "wrong one"})))]
+    {
+        let response = gateway.rest(method, path, None, body.map(|body| body.to_string().into())).await;
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["www-authenticate"]),
+            (401, &"Bearer".parse().unwrap())
+        );
+    }
     let (status, body) = gateway.post(None, r#"{"jsonrpc":"2.0","id":1,"method":"users.list"}"#).await;
     let body: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &body["error"]["code"], &body["id"]), (200, &json!(1001), &json!(1)));
+}
+
+#[tokio::test]
+async fn blanks_around_a_login_are_ignored() {
+    let gateway = TestGateway::start().await;
+    gateway.logged_in("alice").await;
+    for login in [" alice", "alice ", "\talice\r\n", " Alice@example.com ", "\u{a0}alice\u{3000}"] {
+        let signed_in = gateway.call(None, "auth.login", json!({"login": login, "password": PASSWORD})).await.unwrap();
+        assert_eq!(signed_in["user"]["username"], "alice", "{login:?}");
+    }
+    for login in ["al ice", "alice @example.com", " ", ""] {
+        let failure =
+            gateway.call(None, "auth.login", json!({"login": login, "password": PASSWORD})).await.unwrap_err();
+        assert_eq!(failure.code, 1005, "{login:?}");
+    }
+}
+
+#[tokio::test]
+async fn s09_a_login_is_counted_as_one_name_whatever_blanks_are_around_it() {
+    let gateway = TestGateway::with(|config| config.throttle.failures = 2).await;
+    let mut codes = Vec::new();
+    for login in ["bob", " bob", "bob\t"] {
+        let wrong = json!({"login": login, "password": "a wrong one"});
+        codes.push(gateway.call(None, "auth.login", wrong).await.unwrap_err().code);
+    }
+    assert_eq!(codes, [1005, 1005, 1302]);
 }
 
 #[tokio::test]

@@ -91,6 +91,68 @@ async fn s08_callers_who_have_not_signed_in_draw_on_the_budget_of_their_address(
 }
 
 #[tokio::test]
+async fn s08_requests_that_never_become_a_call_draw_on_the_budget_too() {
+    let gateway = strict().await;
+    let deep = "[".repeat(100);
+    let many = batch(51);
+    for (number, (method, path, kind, body, status)) in [
+        ("GET", "/users/me", "", "", 401),
+        ("GET", "/users?limit=x", "", "", 401),
+        ("DELETE", "/users/me", "", "", 401),
+        ("DELETE", "/admin/users/alice", "", "", 401),
+        ("PATCH", "/users/me", "application/json", "{", 401),
+        ("POST", "/auth/login", "application/json", "{", 400),
+        ("POST", "/auth/login", "application/json", "[]", 400),
+        ("POST", "/auth/register", "application/json", &deep, 400),
+        ("POST", "/auth/login", "text/plain", "{}", 415),
+        ("POST", "/rpc", "text/plain", PING, 415),
+        ("POST", "/rpc", "application/json", "[]", 400),
+        ("POST", "/rpc", "application/json", &many, 400),
+        ("POST", "/rpc", "application/json", &deep, 400),
+        ("POST", "/rpc", "application/json", "{", 400),
+        ("POST", "/rpc", "application/json", "7", 400),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let begun = Instant::now();
+        let mut statuses = Vec::new();
+        let mut last = String::new();
+        for _ in 0..=BURST + 5 {
+            let request =
+                reqwest::Client::new().request(method.parse().unwrap(), format!("http://{}{path}", gateway.address));
+            let request = request.header("x-forwarded-for", format!("192.0.2.{number}")).body(body.to_owned());
+            let request = if kind.is_empty() { request } else { request.header("content-type", kind) };
+            let response = request.send().await.unwrap();
+            statuses.push(response.status().as_u16());
+            last = response.text().await.unwrap();
+        }
+        let told = statuses.iter().filter(|told| **told == status).count();
+        let bounds = BURST..=BURST + 1 + begun.elapsed().as_secs() as usize;
+        assert!(bounds.contains(&told), "{method} {path} {kind} {body}: {statuses:?}");
+        assert!(last.contains("rate_limited"), "{method} {path} {kind} {body}: {last}");
+        let refused = statuses.iter().find(|told| **told != status).unwrap();
+        assert_eq!(*refused, 429, "{method} {path}: {statuses:?}");
+    }
+    // On a socket as well, where a refusal that goes on closes it.
+    let alice = gateway.logged_in("alice").await;
+    let mut flood = RawClient::upgraded(gateway.address, Some(&alice.token)).await;
+    for _ in 0..2 * BURST + 10 {
+        flood.frame(true, opcode::TEXT, format!("[1{}]", ",1".repeat(50)).as_bytes()).await;
+    }
+    let mut refused = 0;
+    let closed = loop {
+        let (kind, payload) = flood.next().await.unwrap();
+        match kind {
+            opcode::CLOSE => break u16::from_be_bytes([payload[0], payload[1]]),
+            _ => refused += usize::from(String::from_utf8_lossy(&payload).contains("1301")),
+        }
+    };
+    assert_eq!(closed, 4004);
+    assert!(refused >= BURST, "{refused} refused");
+}
+
+#[tokio::test]
 async fn s23_a_socket_that_goes_on_regardless_is_closed_with_4004_and_its_siblings_are_not() {
     let gateway = strict().await;
     let mut alice = gateway.logged_in("alice").await;

@@ -63,7 +63,11 @@ async fn refused_over_http(gateway: &TestGateway, tokens: &[(String, String)], r
         let call = json!({"jsonrpc": "2.0", "id": 1, "method": "users.get", "params": {"username": "me"}});
         let response = http.post(&url).header("authorization", header).json(&call).send().await.unwrap();
         let asks = response.headers()["www-authenticate"].as_bytes();
-        assert_eq!((response.status().as_u16(), asks), (401, &b"Bearer"[..]), "{name}: {token}");
+        assert_eq!(
+            (response.status().as_u16(), asks),
+            (401, &br#"Bearer error="invalid_token""#[..]),
+            "{name}: {token}"
+        );
         let reply: Value = response.json().await.unwrap();
         let failure = outcome(reply).unwrap_err();
         assert_eq!(anonymous(failure), *refusal, "{name}: {token}");

@@ -44,8 +44,28 @@ async fn calls_sockets_and_the_feed_are_told_and_every_metric_is_documented() {
         assert_eq!(alice.call("auth.login", wrong.clone()).await.unwrap_err().code, code);
     }
 
+    // What never becomes a call is told by the method that it was for, where that is known.
+    let http = reqwest::Client::new();
+    for (path, kind, body) in [
+        ("/rpc", "application/json", "{"),
+        ("/rpc", "application/json", "[]"),
+        ("/rpc", "application/json", r#"{"jsonrpc":"2.0","id":[1],"method":"system.ping"}"#),
+        ("/rpc", "text/plain", "{}"),
+        ("/auth/register", "application/json", "{"),
+        ("/auth/register", "text/plain", "{}"),
+    ] {
+        let request = http.post(format!("http://{}{path}", gateway.address)).header("content-type", kind).body(body);
+        request.send().await.unwrap();
+    }
+    reqwest::get(format!("http://{}/users?limit=x", gateway.address)).await.unwrap();
+
     let scrape = scrape(&gateway).await;
     for (metric, expected) in [
+        (r#"doorward_calls_total{method="unknown",code="-32700"}"#, 1.0),
+        (r#"doorward_calls_total{method="unknown",code="-32600"}"#, 3.0),
+        (r#"doorward_calls_total{method="auth.register",code="-32700"}"#, 1.0),
+        (r#"doorward_calls_total{method="auth.register",code="-32600"}"#, 1.0),
+        (r#"doorward_calls_total{method="users.list",code="1001"}"#, 1.0),
         (r#"doorward_calls_total{method="users.update",code="ok"}"#, 1.0),
         (r#"doorward_calls_total{method="users.get",code="1201"}"#, 1.0),
         (r#"doorward_calls_total{method="unknown",code="-32601"}"#, 1.0),

@@ -103,16 +103,22 @@ async fn the_list_takes_plain_parameters() {
     for (query, path) in [
         ("?limit=many", "limit"),
         ("?limit=0", "limit"),
-        ("?role=king", "filter.role.eq"),
+        ("?role=king", "role"),
+        ("?status=odd", "status"),
+        ("?q=zoe&role=king", "role"),
         ("?fuzzy=true", "fuzzy"),
         ("?filter=%7B%7D", "filter"),
         ("?sort=rev", "sort"),
-        ("?q=a+b+c+d+e+f+g+h+i+j+k+l+m+n+o+p+q", "text"),
+        ("?q=a+b+c+d+e+f+g+h+i+j+k+l+m+n+o+p+q", "q"),
+        ("?sort=a&sort=b", "sort"),
+        ("?q=zoe&sort=rev", "sort"),
+        ("?x%22=1", "x\""),
     ] {
         let (status, problem) = ask(&gateway, "GET", &format!("/users{query}"), &root, Value::Null).await;
         assert_eq!((status, &problem["code"]), (400, &json!(-32602)), "{query}");
-        let told = problem["fields"][0]["path"].as_str().unwrap();
-        assert!(path.starts_with(told) || told.starts_with(path), "{query}: {problem}");
+        assert_eq!(problem["fields"][0]["path"], path, "{query}: {problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.starts_with(&format!("Parameter {path}: ")), "{query}: {detail}");
     }
     let (status, problem) = ask(&gateway, "GET", "/users?cursor=x", &root, Value::Null).await;
     assert_eq!((status, &problem["code"], &problem["kind"]), (400, &json!(1401), &json!("cursor_invalid")));
@@ -135,7 +141,10 @@ async fn every_refusal_has_its_status_and_the_code_of_the_method() {
         ("POST", "/auth/register", "", json!({"username": "bob"}), 400, -32602),
         ("POST", "/auth/register", "", json!([]), 400, -32600),
         ("POST", "/auth/login", "", wrong, 401, 1005),
-        ("POST", "/auth/login", "x", json!({}), 401, 1003),
+        ("POST", "/auth/login", "x", json!({}), 400, -32602), // which anyone may call
+        ("GET", "/users/me", "x", Value::Null, 401, 1003),
+        ("PATCH", "/users/me", "", json!([]), 401, 1001),
+        ("PATCH", "/users/me", "x", json!([]), 401, 1003),
         ("GET", "/users/me", "", Value::Null, 401, 1001),
         ("GET", "/users", "", Value::Null, 401, 1001),
         ("GET", "/users?limit=x", "", Value::Null, 401, 1001), // judged before what they ask
@@ -172,6 +181,108 @@ async fn j03_a_body_that_is_no_json_object_is_refused() {
 }
 
 #[tokio::test]
+async fn an_error_names_what_the_body_has() {
+    let gateway = TestGateway::start().await;
+    let root = gateway.admin("keeper").await.token;
+    let alice = gateway.logged_in("alice").await.token;
+    for (path, token, body, told) in [
+        ("/users/me", &alice, json!({"role": "admin"}), "role"),
+        ("/users/me", &alice, json!({"bio": "x".repeat(501)}), "bio"),
+        ("/users/me", &alice, json!({"bio": 7}), "bio"),
+        ("/users/me", &alice, json!({"patch": {}}), "patch"),
+        ("/users/me", &alice, json!({"username": "bob"}), "username"),
+        ("/users/me", &alice, json!({"if_rev": "x"}), "if_rev"),
+        ("/users/me", &alice, json!({"current_password": 1}), "current_password"),
+        ("/users/me", &alice, json!({"avatar_url": "ftp://x"}), "avatar_url"),
+        ("/admin/users/alice", &root, json!({"role": "king"}), "role"),
+        ("/admin/users/alice", &root, json!({"role": "user", "if_rev": "x"}), "if_rev"),
+        ("/admin/users/alice", &root, json!({"bio": []}), "bio"),
+        ("/admin/users/alice", &root, json!({"bio": "x", "role": "user"}), "role"),
+    ] {
+        let (status, problem) = ask(&gateway, "PATCH", path, token, body.clone()).await;
+        assert_eq!((status, &problem["fields"][0]["path"]), (400, &json!(told)), "{body}: {problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.starts_with(&format!("Parameter {told}: ")), "{detail}");
+    }
+    let (_, problem) = ask(&gateway, "GET", "/users/-", &alice, Value::Null).await;
+    assert_eq!(problem["fields"][0]["path"], "username");
+}
+
+#[tokio::test]
+async fn j03_rest_refuses_the_same_texts_as_rpc_and_says_the_same() {
+    let gateway = TestGateway::start().await;
+    let alice = gateway.logged_in("alice").await.token;
+    let essence = |error: &Value, data: &Value| {
+        let fields = data["fields"].as_array().cloned().unwrap_or_default();
+        let paths = fields.iter().map(|field| {
+            let path = field["path"].as_str().unwrap();
+            json!([path.strip_prefix("patch").map_or(path, |rest| rest.trim_start_matches('.')), field["rule"]])
+        });
+        json!([error["code"], data["kind"], paths.collect::<Value>()])
+    };
+    let logins = [
+        r#"{"login":"\ud800","password":"x"}"#,
+        r#"{"login":"a","login":"b","password":"x"}"#,
+        r#"{"login":"a","lo\u0067in":"b","password":"x"}"#,
+        r#"{"login":1e400,"password":"x"}"#,
+        r#"{"login":-1e400,"password":"x"}"#,
+        r#"{"login":"a","password":"\udc00\ud800"}"#,
+        r#"{"login":"a","password":"x","\ud800":1}"#,
+        r#"{"login":"a","password":"x","more":1e999}"#,
+        r#"{"login":"a","password":"x","more":{"a":1,"a":2}}"#,
+        r#"{"login":7,"password":"x"}"#,
+        r#"{"password":"x"}"#,
+        r#"{"login":"a","password":"#,
+        "{} {}",
+        "\u{feff}{}",
+        "",
+        "7",
+        "\"x\"",
+    ];
+    let patches = [
+        r#"{"bio":"\udc00"}"#,
+        r#"{"bio":"a","bio":"b"}"#,
+        r#"{"bio":"a","b\u0069o":"b"}"#,
+        r#"{"bio":1e400}"#,
+        r#"{"attributes":{"a":"\ud800"}}"#,
+        r#"{"attributes":{"\ud800":1}}"#,
+        r#"{"attributes":{"a":{"b":1,"b":2}}}"#,
+        r#"{"\ud800":1}"#,
+        r#"{"more":1}"#,
+    ];
+    let logins = logins.map(|body| ("POST", "/auth/login", "auth.login", body, body.to_owned()));
+    let patches = patches
+        .map(|body| ("PATCH", "/users/me", "users.update", body, format!(r#"{{"username":"me","patch":{body}}}"#)));
+    for (verb, path, method, body, params) in logins.into_iter().chain(patches) {
+        let call = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+        let reply: Value = serde_json::from_str(&gateway.post(Some(&alice), call).await.1).unwrap();
+        let response = gateway.rest(verb, path, Some(&alice), Some(body.into())).await;
+        let (status, _, problem) = taken(response).await;
+        let (error, problem) = (&reply["error"], &problem);
+        let (by_rpc, by_rest) = (essence(error, &error["data"]), essence(problem, problem));
+        assert_eq!((by_rest, status), (by_rpc, 400), "{body}: {problem}");
+    }
+    // What stands beside the patch is told by its own name.
+    for (body, told) in [
+        (r#"{"if_rev":1,"if_rev":1}"#, json!(["if_rev", "repeated"])),
+        (r#"{"if_rev":1,"if\u005frev":1}"#, json!(["if_rev", "repeated"])),
+        (r#"{"if_rev":1e400}"#, json!(["if_rev", "invalid"])),
+        (r#"{"current_password":"\ud800"}"#, json!(["current_password", "invalid"])),
+    ] {
+        let (status, _, problem) =
+            taken(gateway.rest("PATCH", "/users/me", Some(&alice), Some(body.into())).await).await;
+        let field = &problem["fields"][0];
+        assert_eq!((status, json!([field["path"], field["rule"]])), (400, told), "{body}: {problem}");
+    }
+    // The limit of nesting is that of the text that was sent.
+    for (levels, code) in [(63, -32602), (64, -32700)] {
+        let body = format!(r#"{{"login":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+        let (_, _, problem) = taken(gateway.rest("POST", "/auth/login", None, Some(body.into())).await).await;
+        assert_eq!(problem["code"], code, "{levels} levels within the body");
+    }
+}
+
+#[tokio::test]
 async fn another_content_type_is_415() {
     let gateway = TestGateway::start().await;
     let http = reqwest::Client::new();
@@ -197,15 +308,20 @@ async fn a_method_that_a_path_does_not_have_is_405_with_those_it_has() {
     let gateway = TestGateway::start().await;
     for (method, path, allowed) in [
         ("DELETE", "/rpc", "GET, POST"),
+        ("HEAD", "/rpc", "GET, POST"),
         ("GET", "/auth/login", "POST"),
+        ("HEAD", "/auth/login", "POST"),
         ("PUT", "/auth/register", "POST"),
-        ("POST", "/users", "GET"),
-        ("PUT", "/users/me", "GET, PATCH, DELETE"),
-        ("PATCH", "/users/alice", "GET"),
-        ("DELETE", "/users/alice", "GET"),
+        ("POST", "/users", "GET, HEAD"),
+        ("PUT", "/users/me", "GET, HEAD, PATCH, DELETE"),
+        ("PUT", "/users/alice", "GET, HEAD"),
+        ("PATCH", "/users/alice", "GET, HEAD"),
+        ("DELETE", "/users/alice", "GET, HEAD"),
         ("GET", "/admin/users/alice", "PATCH, DELETE"),
-        ("POST", "/healthz", "GET"),
-        ("POST", "/readyz", "GET"),
+        ("POST", "/healthz", "GET, HEAD"),
+        ("POST", "/healthz/", "GET, HEAD"),
+        ("POST", "/readyz", "GET, HEAD"),
+        ("POST", "/.well-known/jwks.json", "GET, HEAD"),
     ] {
         let response = gateway.rest(method, path, None, None).await;
         assert_eq!(
@@ -213,7 +329,8 @@ async fn a_method_that_a_path_does_not_have_is_405_with_those_it_has() {
             Some(allowed),
             "{method} {path}"
         );
-        assert_eq!(taken(response).await.0, 405, "{method} {path}");
+        assert_eq!(response.status(), 405, "{method} {path}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
     }
     for path in ["/", "/user", "/users/alice/more", "/admin/users", "/rpc/", "/.env"] {
         assert_eq!(ask(&gateway, "GET", path, "", Value::Null).await.0, 404, "{path}");
@@ -221,9 +338,24 @@ async fn a_method_that_a_path_does_not_have_is_405_with_those_it_has() {
 }
 
 #[tokio::test]
+async fn head_is_answered_as_get_would_be_without_the_body() {
+    let gateway = TestGateway::start().await;
+    let alice = gateway.logged_in("alice").await.token;
+    for path in ["/healthz", "/readyz/", "/.well-known/jwks.json", "/users", "/users/me", "/users/nobody", "/nowhere"] {
+        for token in [None, Some(alice.as_str())] {
+            let get = gateway.rest("GET", path, token, None).await;
+            let head = gateway.rest("HEAD", path, token, None).await;
+            assert_eq!(head.status(), get.status(), "{path}");
+            assert_eq!(head.headers().get("content-type"), get.headers().get("content-type"), "{path}");
+            assert_eq!(head.text().await.unwrap(), "");
+        }
+    }
+}
+
+#[tokio::test]
 async fn health_and_readiness_need_nobody_signed_in() {
     let gateway = TestGateway::start().await;
-    for (path, status) in [("/healthz", "ok"), ("/readyz", "ready")] {
+    for (path, status) in [("/healthz", "ok"), ("/readyz", "ready"), ("/healthz/", "ok"), ("/readyz/", "ready")] {
         let (code, body) = ask(&gateway, "GET", path, "", Value::Null).await;
         assert_eq!((code, &body["status"]), (200, &json!(status)));
     }

@@ -78,7 +78,7 @@ async fn a_bad_token_is_refused_before_the_upgrade() {
     ] {
         let response = handshake(&gateway, "/rpc", &with(name, value)).await;
         assert_eq!(response.status(), 401, "{name}: {value}");
-        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+        assert_eq!(response.headers()["www-authenticate"], r#"Bearer error="invalid_token""#);
         let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
         assert_eq!((&body["error"]["code"], &body["id"]), (&json!(1003), &Value::Null));
     }

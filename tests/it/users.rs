@@ -203,8 +203,8 @@ async fn s14_a_deactivated_user_comes_back_with_a_new_login_only() {
     assert_eq!(alice.closed().await.0, 4504);
     let login = json!({"login": "alice", "password": PASSWORD});
     assert_eq!(gateway.call(None, "auth.login", login.clone()).await.unwrap_err().code, 1005);
-    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"system.ping"}"#;
-    assert_eq!(gateway.post(Some(&token), ping).await.0, 401);
+    let list = r#"{"jsonrpc":"2.0","id":1,"method":"users.list"}"#;
+    assert_eq!(gateway.post(Some(&token), list).await.0, 401);
     // She is still there, for others to see, and her name and address stay taken.
     assert_eq!(get(&mut root, "alice").await["status"], "deactivated");
 
@@ -212,7 +212,7 @@ async fn s14_a_deactivated_user_comes_back_with_a_new_login_only() {
     assert_eq!((&again["user"]["rev"], &again["sockets_closed"]), (&json!(2), &json!(0)));
     let back = root.call("users.reactivate", json!({"username": "alice"})).await.unwrap();
     assert_eq!((&back["user"]["status"], &back["user"]["rev"]), (&json!("active"), &json!(3)));
-    let (status, body) = gateway.post(Some(&token), ping).await;
+    let (status, body) = gateway.post(Some(&token), list).await;
     assert!(status == 401 && body.contains("1004"), "the token of before is dead: {body}");
     gateway.call(None, "auth.login", login).await.unwrap();
 }
