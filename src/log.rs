@@ -280,7 +280,11 @@ mod tests {
         for kind in [Kind::Log, Kind::Audit] {
             (0..most).for_each(|_| queue.push(kind, &line));
         }
-        let (lost, bytes) = (queue.0.lock().lost, queue.0.lock().bytes);
+        let state = || {
+            let state = queue.0.lock();
+            (state.lost, state.bytes)
+        };
+        let (lost, bytes) = state();
         let kept = LOG_BYTES / line.len();
         // The thread holds one line more.
         assert!((most - kept - 1..=most - kept).contains(&usize::try_from(lost[0]).unwrap()), "{lost:?}");
@@ -290,6 +294,6 @@ mod tests {
         (0..taken).for_each(|_| open.send(()).unwrap());
         queue.flush();
         assert_eq!(lines.try_iter().filter(|line| line.len() == 1024).count(), taken);
-        assert_eq!((queue.0.lock().bytes, queue.0.lock().lost), (0, [0, 0]), "it is told of");
+        assert_eq!(state(), ([0, 0], 0), "it is told of");
     }
 }
