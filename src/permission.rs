@@ -96,6 +96,12 @@ impl Method {
             | Self::SystemPing => false,
         }
     }
+
+    /// Whether it goes on when its caller has gone. A login does not: nobody could use its session, and the hashes of those
+    /// who left would hold up who is there.
+    pub fn outlives_its_caller(self) -> bool {
+        self.writes() && self != Self::AuthLogin
+    }
 }
 
 impl Method {

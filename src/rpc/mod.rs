@@ -384,7 +384,7 @@ impl Rpc {
         if let Some(response) = (&mut call).now_or_never() {
             return Answer::Now(reply(response));
         }
-        if method.is_some_and(Method::writes) {
+        if method.is_some_and(Method::outlives_its_caller) {
             let write = self.writes.spawn(call);
             let lost = move |_| MethodResponse::error(Id::Number(0), ErrorObjectOwned::from(overdue(method)));
             call = write.map(move |done| done.unwrap_or_else(lost)).boxed();
