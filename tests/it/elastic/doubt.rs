@@ -43,7 +43,8 @@ fn lose_the_answer_and_then(proxy: &FaultProxy, failure: Fault) {
 async fn r08_a_write_in_doubt_is_never_told_as_not_done_whatever_fails_afterwards() {
     for failure in FAILURES {
         let indices = Indices::new();
-        let (clean, faulty) = (open(&indices).await, Faulty::open(&indices).await);
+        // So patient that the second attempt comes after the first was done.
+        let (clean, faulty) = (open(&indices).await, Faulty::with_timeout(&indices, Duration::from_secs(4)).await);
         lose_the_answer_and_then(&faulty.proxy, failure.clone());
         fall_behind(&faulty.proxy, &indices, "alice", 1_000).await;
         let created = faulty.store.user_create(user("alice"), hash("hash")).await;
@@ -65,7 +66,7 @@ async fn r08_a_write_in_doubt_is_never_told_as_not_done_whatever_fails_afterward
 async fn r08_a_write_that_was_done_before_it_was_refused_is_told_as_done() {
     for failure in FAILURES {
         let indices = Indices::new();
-        let (clean, faulty) = (open(&indices).await, Faulty::open(&indices).await);
+        let (clean, faulty) = (open(&indices).await, Faulty::with_timeout(&indices, Duration::from_secs(4)).await);
         create(&clean, &user("alice")).await;
         faulty.proxy.rule(is_write, When::Always, failure.clone());
         faulty.proxy.rule(is_write, When::Times(1), Fault::CutAfter);
