@@ -21,8 +21,11 @@ pub(super) async fn fall_behind(proxy: &FaultProxy, indices: &Indices, username:
     let status = now.status().as_u16();
     // A fault's body lives as long as the program.
     let body = now.text().await.unwrap().leak();
-    let index = format!("/{}-users-000001/_doc/{username}", indices.prefix);
-    let is_look = move |method: &Method, asked: &str| *method == Method::GET && (asked == path || asked == index);
+    // By whichever name of the index.
+    let (users, document) = (format!("/{}-users", indices.prefix), format!("/_doc/{username}"));
+    let is_look = move |method: &Method, asked: &str| {
+        *method == Method::GET && asked.starts_with(&users) && asked.ends_with(&document)
+    };
     proxy.rule(is_look, When::Times(times), Fault::Answer(status, JSON, body));
 }
 

@@ -135,7 +135,7 @@ async fn s14_what_was_read_for_a_caller_who_is_revoked_meanwhile_is_not_told_ove
         ("users.list", json!({}), "-users/_search"),
         ("users.list", json!({"count": "exact"}), "-users/_count"),
         ("users.search", json!({"text": "someone"}), "-users/_search"),
-        ("auth.sessions", json!({"username": "someone"}), "-sessions/_refresh"),
+        ("auth.sessions", json!({"username": "someone"}), "-sessions-000001/_refresh"),
     ] {
         let name = format!("a{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let token = gateway.admin(&name).await.token;
