@@ -9,7 +9,8 @@ use crate::durability::load::{Load, Plan};
 use crate::durability::people;
 use crate::feed::recorded::{Gateways, record, under_load_for_a_while};
 use crate::support::elastic::Cluster;
-use crate::support::{Home, Indices, count};
+use crate::support::network::is_own;
+use crate::support::{Home, Indices, PATIENCE, count};
 
 /// Primary shards of the users: one a node.
 const SHARDS: usize = 3;
@@ -100,6 +101,47 @@ async fn r04_subscribers_miss_nothing_when_the_node_of_a_primary_dies() {
     };
     // Writes wait for the next primary, and servers that start take the machine: the load is what that leaves.
     record(nodes, Duration::ZERO, kills).await;
+}
+
+/// A node that is cut off goes on answering the gateways with what it knows, as if its copy were the primary still.
+#[tokio::test(flavor = "multi_thread")]
+async fn r04_subscribers_miss_nothing_when_the_node_of_a_primary_is_cut_off_and_still_answers() {
+    if !is_own("cluster::r04_subscribers_miss_nothing_when_the_node_of_a_primary_is_cut_off_and_still_answers") {
+        return;
+    }
+    let cluster = Cluster::apart::<3>("384m").await;
+    let indices = Indices::at(cluster.urls(), 1);
+    let users_index = format!("{}-users", indices.prefix);
+    let (gateways, nodes) = Gateways::start(Home::elastic(indices), 2).await;
+    let mut watcher = nodes.clone().connect().await;
+    watcher.call("users.subscribe", json!({})).await.unwrap();
+    // The cluster may have nothing to tell for a while; a frame that is none ends it.
+    let closed =
+        tokio::spawn(
+            async move { while !matches!(tokio::time::timeout(PATIENCE / 2, watcher.frame()).await, Ok(None)) {} },
+        );
+    let cuts = async {
+        for cut in 1..=count(1, 12) {
+            cluster.green().await;
+            under_load_for_a_while().await;
+            let victim = cluster.primary_of(&users_index, 0).await;
+            cluster.cut_off(victim);
+            let began = Instant::now();
+            let survivor = (victim + 1) % 3;
+            while cluster.primary_known_to(survivor, &users_index, 0).await.is_none_or(|primary| primary == victim) {
+                assert!(began.elapsed() < 3 * PATIENCE, "the others take over");
+            }
+            eprintln!("cut {cut}: another primary after {:?}", began.elapsed());
+            for _ in 0..3 {
+                under_load_for_a_while().await;
+            }
+            cluster.heal(victim);
+        }
+        cluster.green().await;
+        gateways
+    };
+    record(nodes, Duration::ZERO, cuts).await;
+    assert!(!closed.is_finished(), "a socket was closed");
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ impl Nodes {
                 let _ = tokio::time::timeout(REACH_AGAIN, self.addresses.changed()).await;
             }
         };
-        tokio::time::timeout(PATIENCE, connected).await.expect("a gateway comes back")
+        tokio::time::timeout(3 * PATIENCE, connected).await.expect("a gateway comes back")
     }
 }
 

@@ -17,9 +17,23 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::lasting_address;
+use super::network::Machines;
 
 /// Time for a server to start; the first start on a machine fetches the archive.
 const START: Duration = Duration::from_secs(180);
+
+/// What starts servers.
+const ES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/elastic/es");
+
+/// How nodes notice soon that one of them is cut off.
+const SOON_NOTICED: [&str; 6] = [
+    "cluster.fault_detection.follower_check.timeout=1s",
+    "cluster.fault_detection.follower_check.retry_count=2",
+    "cluster.fault_detection.leader_check.timeout=1s",
+    "cluster.fault_detection.leader_check.retry_count=2",
+    "cluster.publish.timeout=3s",
+    "node.store.allow_mmap=false",
+];
 
 /// The superuser of a node whose security is on.
 pub const ADMIN: &str = "es_admin";
@@ -57,17 +71,18 @@ impl Node {
         for (name, rights) in roles {
             arguments.extend(["--role".to_owned(), format!("{name}={rights}")]);
         }
-        let mut node = Self::spawn("alone", http, arguments);
+        let mut node = Self::spawn(Command::new(ES), "alone", http, arguments);
         node.started().await;
         node
     }
 
-    fn spawn(name: &str, http: SocketAddr, mut arguments: Vec<String>) -> Self {
+    /// `before` becomes `tests/elastic/es` when it is told what to become.
+    fn spawn(before: Command, name: &str, http: SocketAddr, mut arguments: Vec<String>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let data = folder.path().to_str().expect("its name is text");
         let port = http.port().to_string();
         arguments.extend(["--name", name, "--http-port", &port, "--data", data].map(String::from));
-        Self { child: become_node(&arguments), arguments, http, _folder: folder }
+        Self { child: become_node(before, &arguments), arguments, http, _folder: folder }
     }
 
     /// Where it listens.
@@ -102,7 +117,7 @@ impl Node {
 
     /// Starts it again, with its data, after it was killed.
     pub async fn restart(&mut self) {
-        self.child = become_node(&self.arguments);
+        self.child = become_node(Command::new(ES), &self.arguments);
         self.started().await;
     }
 
@@ -124,6 +139,8 @@ impl Drop for Node {
 /// Some nodes on this machine that form one cluster.
 pub struct Cluster {
     pub nodes: Vec<Node>,
+    /// Where each node has a machine of its own.
+    machines: Option<Machines>,
 }
 
 impl Cluster {
@@ -137,12 +154,53 @@ impl Cluster {
         for (name, transport) in names.iter().zip(transports) {
             let port = transport.port().to_string();
             let arguments = ["--transport-port", &port, "--seed-hosts", &seeds, "--masters", &masters, "--heap", heap];
-            nodes.push(Node::spawn(name, lasting_address(), arguments.map(String::from).to_vec()));
+            let arguments = arguments.map(String::from).to_vec();
+            nodes.push(Node::spawn(Command::new(ES), name, lasting_address(), arguments));
         }
         for node in &mut nodes {
             node.started().await;
         }
-        Self { nodes }
+        Self { nodes, machines: None }
+    }
+
+    /// The same with each node on a machine of its own, which can be cut off from the others while it is reached from here.
+    /// Only in a network of the test's own.
+    pub async fn apart<const N: usize>(heap: &str) -> Self {
+        const HTTP: u16 = 9200;
+        const TRANSPORT: u16 = 9300;
+        let machines = Machines::new();
+        let seeds: Vec<String> = (0..N).map(|at| format!("{}:{TRANSPORT}", Machines::from_others(at))).collect();
+        let masters: Vec<String> = (0..N).map(|at| format!("node-{at}")).collect();
+        let mut nodes = Vec::new();
+        for (at, name) in masters.iter().enumerate() {
+            let (transport, seeds, masters) = (TRANSPORT.to_string(), seeds.join(","), masters.join(","));
+            let arguments =
+                ["--transport-port", &transport, "--seed-hosts", &seeds, "--masters", &masters, "--heap", heap];
+            let hosts = [("http", Machines::from_here(at)), ("transport", Machines::from_others(at))]
+                .map(|(which, host)| format!("{which}.host={host}"));
+            let settings = hosts.into_iter().chain(SOON_NOTICED.map(String::from));
+            let settings = settings.flat_map(|setting| ["-E".to_owned(), setting]);
+            let arguments = arguments.map(String::from).into_iter().chain(settings).collect();
+            let mut before = Machines::command();
+            before.arg(ES);
+            let mut node = Node::spawn(before, name, (Machines::from_here(at), HTTP).into(), arguments);
+            machines.connect(at, &mut node.child).await;
+            nodes.push(node);
+        }
+        for node in &mut nodes {
+            node.started().await;
+        }
+        Self { nodes, machines: Some(machines) }
+    }
+
+    /// From now on, nothing passes between a node and the others.
+    pub fn cut_off(&self, node: usize) {
+        self.machines.as_ref().expect("see `apart`").cut_off(node);
+    }
+
+    /// From now on it does again.
+    pub fn heal(&self, node: usize) {
+        self.machines.as_ref().expect("see `apart`").heal(node);
     }
 
     /// Where its nodes listen, in the form of ES_URL.
@@ -162,12 +220,18 @@ impl Cluster {
 
     /// Which of its nodes has the primary of a shard.
     pub async fn primary_of(&self, index: &str, shard: usize) -> usize {
-        let shard = shard.to_string();
-        let shards = get(format!("{}/_cat/shards/{index}?format=json", self.nodes[0].url())).await;
-        let mut shards = shards.as_array().expect("a list").iter();
-        let primary = shards.find(|copy| copy["prirep"] == "p" && copy["shard"] == shard);
-        let node = primary.expect("it is assigned")["node"].as_str().expect("nodes have names").to_owned();
-        node.strip_prefix("node-").and_then(|number| number.parse().ok()).expect("see `start`")
+        self.primary_known_to(0, index, shard).await.expect("it is assigned")
+    }
+
+    /// The same as one of them knows it; `None` where it knows of none, or cannot tell for want of a master.
+    pub async fn primary_known_to(&self, node: usize, index: &str, shard: usize) -> Option<usize> {
+        let path = format!("_cluster/state/routing_table,nodes/{index}?master_timeout=1s");
+        let answer = reqwest::get(format!("{}/{path}", self.nodes[node].url())).await.expect("it answers");
+        let state: Value = answer.error_for_status().ok()?.json().await.expect("it answers in JSON");
+        let routes = state["routing_table"]["indices"].as_object()?.values().next()?;
+        let mut copies = routes["shards"][shard.to_string()].as_array()?.iter();
+        let primary = copies.find(|copy| copy["primary"] == true && copy["state"] == "STARTED")?["node"].as_str()?;
+        state["nodes"][primary]["name"].as_str()?.strip_prefix("node-")?.parse().ok()
     }
 }
 
@@ -177,11 +241,11 @@ async fn get(url: String) -> Value {
     answer.json().await.expect("it answers in JSON")
 }
 
-fn become_node(arguments: &[String]) -> Child {
-    Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/elastic/es"))
+fn become_node(mut before: Command, arguments: &[String]) -> Child {
+    before
         .arg("node")
         .args(arguments)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .process_group(0)
         .spawn()

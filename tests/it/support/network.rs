@@ -3,11 +3,12 @@
 //! The test runs once more in a process with a network namespace of its own; a gateway there gets a second one. Root may
 //! make them, and others where the system lets users.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::geteuid;
+use tokio::io::AsyncWriteExt;
 
 use super::Process;
 
@@ -74,6 +75,77 @@ impl Remote {
     pub fn cut(&self) {
         sh("ip link set cut down");
     }
+}
+
+/// Machines in networks of their own, each with a link to here and one to the others, which can be cut.
+///
+/// Their addresses are loopback ones: on others Elasticsearch makes demands of the system that a trial need not meet.
+pub struct Machines;
+
+impl Machines {
+    /// None yet; here only [`is_own`] is true.
+    pub fn new() -> Self {
+        sh(&format!(
+            "{LOOPBACK_LEAVES} && ip link add kept type bridge && ip address add 127.8.0.1/24 dev kept \
+             && ip link set kept up && ip link add others type bridge && ip link set others up"
+        ));
+        Self
+    }
+
+    /// Where a machine is reached from here.
+    pub fn from_here(machine: usize) -> IpAddr {
+        IpAddr::from([127, 8, 0, address(machine)])
+    }
+
+    /// Where it is reached from the others, unless it is cut off.
+    pub fn from_others(machine: usize) -> IpAddr {
+        IpAddr::from([127, 9, 0, address(machine)])
+    }
+
+    /// What becomes of the arguments that follow: a command on a new machine, once [`Machines::connect`] is told of it. Its
+    /// standard input must be piped.
+    pub fn command() -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("unshare");
+        command.args(["--net", "sh", "-c", "read -r _ && exec \"$@\"", "sh"]);
+        command
+    }
+
+    /// Gives the command of a machine its links, and lets it go on.
+    pub async fn connect(&self, machine: usize, command: &mut tokio::process::Child) {
+        let id = command.id().expect("it is running");
+        let there: String = [("kept", "127.8.0"), ("others", "127.9.0")]
+            .iter()
+            .map(|(bridge, net)| {
+                let (link, last) = (format!("{bridge}{machine}"), address(machine));
+                sh(&format!(
+                    "ip link add {link} type veth peer name {bridge} netns {id} \
+                     && ip link set {link} master {bridge} && ip link set {link} up"
+                ));
+                format!(" && ip address add {net}.{last}/24 dev {bridge} && ip link set {bridge} up")
+            })
+            .collect();
+        sh(&format!("nsenter --net=/proc/{id}/ns/net sh -c '{LOOPBACK_LEAVES}{there}'"));
+        let mut input = command.stdin.take().expect("it is piped");
+        input.write_all(b"\n").await.expect("it reads");
+    }
+
+    /// From now on, what a machine and the others send to each other is lost.
+    pub fn cut_off(&self, machine: usize) {
+        sh(&format!("ip link set others{machine} nomaster"));
+    }
+
+    /// From now on it arrives again.
+    pub fn heal(&self, machine: usize) {
+        sh(&format!("ip link set others{machine} master others"));
+    }
+}
+
+/// Has a network send what is for loopback addresses, other than the usual one, where its routes say.
+const LOOPBACK_LEAVES: &str = "ip link set lo up && sysctl -q -w net.ipv4.conf.all.route_localnet=1 \
+    && ip route replace local 127.0.0.1 dev lo table local && ip route del local 127.0.0.0/8 dev lo table local";
+
+fn address(machine: usize) -> u8 {
+    u8::try_from(11 + machine).expect("a few machines")
 }
 
 fn sh(script: &str) {
