@@ -5,7 +5,7 @@ use std::time::Duration;
 use doorward::config::Config;
 use serde_json::json;
 
-use crate::limits::{impatient, told_of_the_stall};
+use crate::limits::told_of_the_stall;
 use crate::support::{PASSWORD, RawClient, TestClient, TestGateway};
 
 const SOON: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ pub async fn provoke(code: u16) -> u16 {
         1011 => crate::connection::closed_by_a_fault().await,
         1012 => drained().await,
         4001 => expired().await,
-        4002 => reads_nothing().await,
+        4002 => told_of_the_stall().await.0,
         4003 => answers_no_ping().await,
         4004 => goes_on_calling().await,
         4500 => {
@@ -76,14 +76,6 @@ async fn expired() -> u16 {
     let mut client = gateway.socket().await;
     client.call("auth.authenticate", json!({"access_token": token})).await.unwrap();
     client.closed().await.0
-}
-
-async fn reads_nothing() -> u16 {
-    let gateway = TestGateway::with(impatient).await;
-    let alice = gateway.logged_in("alice").await;
-    // Replies of some 45 KB: together more than the system's buffers take.
-    let batch = format!("[{}]", vec![r#"{"jsonrpc":"2.0","id":1,"method":"system.info"}"#; 50].join(","));
-    told_of_the_stall(&gateway, &alice.token, batch.as_bytes(), 400).await.0
 }
 
 async fn answers_no_ping() -> u16 {

@@ -8,7 +8,9 @@ use tokio::task::JoinSet;
 
 use crate::support::elastic::elastic_address;
 use crate::support::proxy::{Fault, FaultProxy, Rule, When};
-use crate::support::{Indices, PASSWORD, TestClient, TestGateway, bound, count, keep_users_in, long_run};
+use crate::support::{
+    Indices, PASSWORD, RawClient, TestClient, TestGateway, bound, count, keep_users_in, long_run, opcode,
+};
 
 /// Beyond the deadline.
 const GRACE: Duration = Duration::from_millis(250);
@@ -147,14 +149,16 @@ async fn r06_work_for_a_gone_caller_is_dropped() {
         let params = json!({"login": "nobody", "password": "a wrong one for nobody"});
         json!({"jsonrpc": "2.0", "id": id, "method": "auth.login", "params": params})
     };
-    let mut leaver = gateway.socket().await;
-    leaver.send((0..30).map(login).collect::<Value>().to_string()).await;
+    // An orderly close would have its calls answered first.
+    let mut leaver = RawClient::upgraded(gateway.address, None).await;
+    let batch = (0..30).map(login).collect::<Value>().to_string();
+    leaver.frame(true, opcode::TEXT, batch.as_bytes()).await;
     // The ping is answered when the batch has been begun.
-    leaver.send(r#"{"jsonrpc":"2.0","id":1,"method":"system.ping"}"#).await;
-    leaver.text().await;
+    leaver.frame(true, opcode::TEXT, br#"{"jsonrpc":"2.0","id":1,"method":"system.ping"}"#).await;
+    leaver.next().await.expect("the ping is answered");
     let hasher = &gateway.server().app().rpc.context.hasher;
     assert!(hasher.waiting() > 20, "{} wait", hasher.waiting());
-    drop(leaver);
+    leaver.reset();
     let begun = Instant::now();
     gateway.logged_in("alice").await;
     let took = begun.elapsed();
