@@ -35,7 +35,7 @@ fn is_unspaced(c: char) -> bool {
 }
 
 /// What a store keeps of a user to find them by: their words, and each rest of a word that begins inside with an
-/// unspaced letter, behind [`INSIDE`].
+/// unspaced letter, behind `INSIDE`.
 pub fn terms_of(user: &User) -> Vec<String> {
     let mut terms = words_of(user);
     for at in 0..terms.len() {

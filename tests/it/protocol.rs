@@ -391,11 +391,12 @@ async fn j05_a_batch_above_the_limit_is_refused_whole() {
     assert_eq!((status, essence(serde_json::from_str(&body).unwrap())), (400, refused));
 }
 
-/// The words in backquotes of the one line of the reference that begins so.
+/// The words in backquotes of the one row or entry of the reference that begins so.
 fn documented(beginning: &str) -> BTreeSet<&'static str> {
-    let mut lines = include_str!("../../docs/protocol.md").lines().filter(|line| line.starts_with(beginning));
-    let (Some(line), None) = (lines.next(), lines.next()) else { panic!("not one line begins with {beginning}") };
-    line[beginning.len()..].split('`').skip(1).step_by(2).flat_map(str::split_whitespace).collect()
+    let parts: Vec<&str> = include_str!("../../docs/protocol.md").split(&format!("\n{beginning}")).collect();
+    let [_, found] = parts[..] else { panic!("not one entry begins with {beginning}") };
+    let end = found.find("\n-").into_iter().chain(found.find("\n|")).min().expect("others follow");
+    found[..end].split('`').skip(1).step_by(2).flat_map(str::split_whitespace).collect()
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ pub const MAX_DEPTH: usize = 8;
 /// The most values of one `in`.
 pub const IN_MAX_VALUES: usize = 100;
 
-/// The most bytes that the values of a filter may take together, each counted as its folded text and [`VALUE_BYTES`].
+/// The most bytes that the values of a filter may take together, each counted as its folded text and `VALUE_BYTES`.
 pub const VALUES_MAX_BYTES: usize = 8 << 10;
 /// What a value takes beside its text.
 const VALUE_BYTES: usize = size_of::<Operand>();
