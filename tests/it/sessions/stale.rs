@@ -165,7 +165,13 @@ async fn of_too_many_sessions_those_that_would_expire_first_end() {
         let listed = gateway.call(Some(access(&newest)), "auth.sessions", json!({})).await.unwrap();
         listed["sessions"].as_array().unwrap().len()
     };
-    until(100, listed).await;
+    // On Elasticsearch a login does not count those of the last second: a later one makes the room.
+    while listed().await > 100 {
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        gateway.clock.advance(Duration::from_millis(10));
+        log_in(&gateway, "alice", "a tablet").await;
+    }
+    assert_eq!(listed().await, 100);
     assert_eq!(judged(&gateway, access(&alice)).await, 1004);
     assert_eq!(refresh(&gateway, &alice).await, Err(1004));
     refresh(&gateway, &newest).await.unwrap();
