@@ -21,13 +21,14 @@ test: build
 	tests/conformance/run
 
 # The same with every loop at the full count that its requirement names, and at its load and within its time: on two cores
-# that takes optimised gateways, and one test at a time.
+# that takes optimised gateways, and one test at a time. Then the fuzzers, a minute each.
 test-long: export DOORWARD_TEST_LONG = 1
 test-long: export RUST_TEST_THREADS = 1
 test-long: export CARGO_PROFILE_DEV_OPT_LEVEL = 2
 # And for the histories a server that compiles what is hot with all its compilers, as any does but those of tests.
 test-long: RECORDED_ON = ES_JAVA_OPTS=-XX:TieredStopAtLevel=4
 test-long: test
+	fuzz/run
 
 # The store's contract on the oldest server that it supports, the last of 8, and the newest.
 test-versions: build

@@ -49,12 +49,14 @@ SQLITE_FLOOR = "3.51.3"
 # jsonwebtoken panics at first use with none of these features, and also with both.
 CRYPTO_FEATURES = {"aws_lc_rs", "rust_crypto"}
 
+ROOT = Path(__file__).resolve().parent.parent
+
 CRATES_IO = {"registry+https://github.com/rust-lang/crates.io-index", "sparse+https://index.crates.io/"}
 
 
 def main() -> int:
-    metadata = cargo_metadata()
-    faults = list(all_faults(metadata))
+    metadata = cargo_metadata("Cargo.toml")
+    faults = [*all_faults(metadata), *fuzz_faults(metadata, cargo_metadata("fuzz/Cargo.toml"))]
     for fault in faults:
         print(f"dependencies: {fault}", file=sys.stderr)
     several = list(duplicates(metadata))
@@ -63,12 +65,12 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def cargo_metadata() -> dict:
-    """The resolved packages of the workspace, exactly as Cargo.lock has them."""
-    command = ["cargo", "metadata", "--locked", "--format-version", "1"]
+def cargo_metadata(manifest: str) -> dict:
+    """The resolved packages of a workspace, exactly as its Cargo.lock has them."""
+    command = ["cargo", "metadata", "--locked", "--format-version", "1", "--manifest-path", str(ROOT / manifest)]
     run = subprocess.run(command, check=False, capture_output=True, text=True)
     if run.returncode != 0:
-        sys.exit(f"dependencies: cargo metadata failed: {run.stderr.strip()}")
+        sys.exit(f"dependencies: cargo metadata failed for {manifest}: {run.stderr.strip()}")
     return json.loads(run.stdout)
 
 
@@ -161,6 +163,14 @@ def unsafe_faults(metadata: dict) -> Iterator[str]:
         manifest = tomllib.loads(Path(package["manifest_path"]).read_text())
         if manifest.get("lints", {}).get("workspace") is not True:
             yield f"{label(package)} does not take the workspace's lints"
+
+
+def fuzz_faults(metadata: dict, fuzzers: dict) -> Iterator[str]:
+    """Packages that the fuzzers, a workspace with a lock of its own, try in another version than the gateway has."""
+    for package in fuzzers["packages"]:
+        versions = {each["version"] for each in named(metadata, package["name"])}
+        if versions and package["version"] not in versions:
+            yield f"fuzz/Cargo.lock has {label(package)}, Cargo.lock has {', '.join(sorted(versions))}"
 
 
 def duplicates(metadata: dict) -> Iterator[str]:

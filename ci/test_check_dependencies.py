@@ -56,6 +56,16 @@ class Rules(unittest.TestCase):
         self.assert_one_fault("names no licence", bcrypt={"license": None})
         self.assert_one_fault("unreadable", bcrypt={"license": "MIT AND"})
 
+    def test_fuzzers_with_other_versions_than_the_gateway_are_a_fault(self):
+        with tempfile.TemporaryDirectory() as folder:
+            gateway = workspace(folder)
+        manifest = Path("Cargo.toml")
+        fuzzers = {"packages": [*gateway["packages"], package(manifest, "libfuzzer-sys", "0.4.13")]}
+        self.assertEqual(list(check.fuzz_faults(gateway, fuzzers)), [])
+        fuzzers["packages"].append(package(manifest, "bcrypt", "1.0.0"))
+        faults = list(check.fuzz_faults(gateway, fuzzers))
+        self.assertEqual(faults, ["fuzz/Cargo.lock has bcrypt 1.0.0, Cargo.lock has 0.19.2"])
+
     def test_git_and_foreign_paths_are_faults(self):
         self.assert_one_fault("not from crates.io", bcrypt={"source": "git+https://example.org/bcrypt"})
         self.assert_one_fault("outside the repository", bcrypt={"source": None, "manifest_path": "/bcrypt/Cargo.toml"})

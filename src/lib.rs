@@ -16,6 +16,8 @@ pub mod connection;
 pub mod data_dir;
 pub mod directory;
 pub mod feed;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod log;
 pub mod logins;

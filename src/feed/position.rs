@@ -38,9 +38,13 @@ impl Place {
 
     /// The text for clients. Not secret and good on every node; the check only keeps a damaged one from being misread.
     pub fn encode(&self) -> String {
-        let json = serde_json::to_vec(self).expect("a place is plain data");
-        let mut bytes = check(&json).to_vec();
-        bytes.extend_from_slice(&json);
+        Self::encode_bytes(&serde_json::to_vec(self).expect("a place is plain data"))
+    }
+
+    /// The text with this inside.
+    pub(crate) fn encode_bytes(json: &[u8]) -> String {
+        let mut bytes = check(json).to_vec();
+        bytes.extend_from_slice(json);
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
