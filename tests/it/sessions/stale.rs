@@ -1,7 +1,7 @@
 //! Sessions and logins beside a store that is behind, busy or slow.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use doorward::auth::password::Password;
 use doorward::users::{Session, Username};
@@ -165,9 +165,19 @@ async fn of_too_many_sessions_those_that_would_expire_first_end() {
         let listed = gateway.call(Some(access(&newest)), "auth.sessions", json!({})).await.unwrap();
         listed["sessions"].as_array().unwrap().len()
     };
-    // On Elasticsearch a login does not count those of the last second: a later one makes the room.
-    while listed().await > 100 {
-        tokio::time::sleep(Duration::from_millis(1_100)).await;
+    // Nobody waits for the room to be made, and on Elasticsearch a login does not count those of the last second: where too
+    // many are left after it, a later login makes the room.
+    let room = async || {
+        let began = Instant::now();
+        while listed().await > 100 && began.elapsed() < Duration::from_secs(2) {
+            tokio::task::yield_now().await;
+        }
+        listed().await <= 100
+    };
+    for _ in 0..5 {
+        if room().await {
+            break;
+        }
         gateway.clock.advance(Duration::from_millis(10));
         log_in(&gateway, "alice", "a tablet").await;
     }
