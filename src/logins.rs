@@ -107,10 +107,8 @@ impl Logins {
     /// Ends sessions of the same user where there are too many, and clears away those that expired long ago. Nobody waits
     /// for it.
     fn make_room(self: &Arc<Self>, begun: &Arc<Known>) {
-        let Ok(turn) = self.beside.clone().try_acquire_owned() else { return };
-        let (logins, begun) = (self.clone(), begun.clone());
-        self.tasks.spawn(async move {
-            let _turn = turn;
+        let begun = begun.clone();
+        self.beside(|logins| async move {
             let surplus = match logins.store.sessions_make_room(&begun.session, logins.max).await {
                 Ok(surplus) => surplus,
                 Err(error) => return tracing::debug!(%error, "the next login makes room for sessions"),
@@ -165,16 +163,26 @@ impl Logins {
         if !known.is_due(now) {
             return;
         }
+        self.beside(|logins| {
+            known.saw(now);
+            let (id, origin) = (known.session.id, origin());
+            let sockets = logins.presence.sockets_in(&known.session.user, id);
+            async move {
+                let next = |session: &Session| Ok(session.seen_by(&logins.node, sockets, origin.clone(), now));
+                if let Err::<_, StoreError>(error) = logins.change(id, next).await {
+                    tracing::debug!(%error, "it was not written that a session was seen");
+                }
+            }
+        });
+    }
+
+    /// Begins what nobody waits for, unless as much of that is under way as may be.
+    fn beside<W: Future<Output = ()> + Send + 'static>(self: &Arc<Self>, begin: impl FnOnce(Arc<Self>) -> W) {
         let Ok(turn) = self.beside.clone().try_acquire_owned() else { return };
-        known.saw(now);
-        let (logins, id, origin) = (self.clone(), known.session.id, origin());
-        let sockets = self.presence.sockets_in(&known.session.user, id);
+        let work = begin(self.clone());
         self.tasks.spawn(async move {
             let _turn = turn;
-            let next = |session: &Session| Ok(session.seen_by(&logins.node, sockets, origin.clone(), now));
-            if let Err::<_, StoreError>(error) = logins.change(id, next).await {
-                tracing::debug!(%error, "it was not written that a session was seen");
-            }
+            work.await;
         });
     }
 
@@ -229,8 +237,7 @@ impl Logins {
         let mut former = self.store.sessions_of(&user.username).await?;
         former.retain(|session| session.generation < generation && Some(session.id) != spared);
         let count = former.iter().filter(|session| now < session.expires_at).count();
-        let end = move |session: &Session| Ok((session.generation < generation).then(|| session.end(generation)));
-        let ends = former.into_iter().map(|session| self.end_now(session.id, Some(actor), end));
+        let ends = former.into_iter().map(|session| self.end_now(session.id, Some(actor), end_before(generation)));
         let ends: Vec<Result<Revoked, StoreError>> = stream::iter(ends).buffer_unordered(ENDS_AT_ONCE).collect().await;
         ends.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(count)
@@ -243,12 +250,8 @@ impl Logins {
         if session.ended || session.user != user.username || session.generation >= generation {
             return;
         }
-        let Ok(turn) = self.beside.clone().try_acquire_owned() else { return };
-        let logins = self.clone();
-        self.tasks.spawn(async move {
-            let _turn = turn;
-            let end = move |session: &Session| Ok((session.generation < generation).then(|| session.end(generation)));
-            if let Err::<_, StoreError>(error) = logins.end_now(id, None, end).await {
+        self.beside(|logins| async move {
+            if let Err(error) = logins.end_now(id, None, end_before(generation)).await {
                 tracing::debug!(%error, "a session that is over is ended by who meets it next");
             }
         });
@@ -318,6 +321,11 @@ impl Logins {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// Ends a session of an earlier generation than this one of its user.
+fn end_before(generation: u64) -> impl Fn(&Session) -> Result<Option<Session>, StoreError> + Clone {
+    move |session| Ok((session.generation < generation).then(|| session.end(generation)))
 }
 
 /// One line of the audit trail: who ended whose session, and from where. Nobody did where there were too many.

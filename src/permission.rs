@@ -102,9 +102,7 @@ impl Method {
     pub fn outlives_its_caller(self) -> bool {
         self.writes() && self != Self::AuthLogin
     }
-}
 
-impl Method {
     /// Whether it changes a user so that former sessions are over. What follows of that is its own work.
     pub fn ends_sessions(self) -> bool {
         matches!(
