@@ -362,9 +362,7 @@ class AccountLife:
 def main() -> int:
     carrier, url, gateway = sys.argv[1:]
     client = {"websockets": SocketClient, "httpx": PostClient}[carrier]
-    passed, failed = steps.run(AccountLife(lambda: client(url), gateway))
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed or not passed else 0
+    return steps.main(AccountLife(lambda: client(url), gateway))
 
 
 if __name__ == "__main__":

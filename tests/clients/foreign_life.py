@@ -155,13 +155,11 @@ def main() -> int:
     library, url, gateway = sys.argv[1:]
     if library in LENT:
         lender = Lender(library, url)
-        passed, failed = steps.run(AccountLife(lambda: LentClient(lender), gateway))
+        code = steps.main(AccountLife(lambda: LentClient(lender), gateway))
         lender.end()
-    else:
-        client = {"websocket-client": WebSocketClient, "jsonrpclib-pelix": JsonRpcLibClient}[library]
-        passed, failed = steps.run(AccountLife(lambda: client(url), gateway))
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed or not passed else 0
+        return code
+    client = {"websocket-client": WebSocketClient, "jsonrpclib-pelix": JsonRpcLibClient}[library]
+    return steps.main(AccountLife(lambda: client(url), gateway))
 
 
 if __name__ == "__main__":

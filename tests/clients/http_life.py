@@ -270,10 +270,7 @@ class RestLife:
 def main() -> int:
     url, gateway = sys.argv[1:]
     with httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS) as http:
-        counts = [steps.run(PostRules(http)), steps.run(RestLife(http, gateway))]
-    passed, failed = (sum(count) for count in zip(*counts, strict=True))
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed or not passed else 0
+        return steps.main(PostRules(http), RestLife(http, gateway))
 
 
 if __name__ == "__main__":

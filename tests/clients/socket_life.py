@@ -147,6 +147,4 @@ class SocketLife:
 
 
 if __name__ == "__main__":
-    passed, failed = steps.run(SocketLife(sys.argv[1]))
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed or not passed else 0)
+    sys.exit(steps.main(SocketLife(sys.argv[1])))

@@ -25,6 +25,13 @@ def run(life: Any) -> tuple[int, int]:
     return passed, failed
 
 
+def main(*lives: Any) -> int:
+    """Runs the steps of each life and prints the closing line; the program's exit code."""
+    passed, failed = (sum(counts) for counts in zip(*map(run, lives), strict=True))
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
 def equal(found: Any, wanted: Any) -> None:
     assert found == wanted, f"found {found!r}, wanted {wanted!r}"
 

@@ -93,9 +93,7 @@ class Tokens:
 
 
 def main() -> int:
-    passed, failed = steps.run(Tokens(*sys.argv[1:]))
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed or not passed else 0
+    return steps.main(Tokens(*sys.argv[1:]))
 
 
 if __name__ == "__main__":
