@@ -3,7 +3,7 @@
 
 The requirements are those of docs/requirements.md. A test shows a requirement when its name begins with the id:
 `s07_…`. What later work is to show is listed here as open, with the reason; an entry that has got its test fails too,
-so that the list stays true.
+so that the list stays true. A requirement whose test has not passed in full is told as unmet.
 
     ci/requirements_table.py [FOLDER]
 """
@@ -23,6 +23,11 @@ ELSEWHERE = {
 
 # Not shown yet.
 OPEN: dict[str, str] = {}
+
+# There is a test, and what it found when it was last run in full does not satisfy the requirement.
+UNMET = {
+    "R15": "the full run of 2026-11-28 found 7.32 ± 0.86 MiB an hour; the test has a longer warm-up since, not yet run",
+}
 
 REQUIREMENT = re.compile(r"^- \*\*([SJAR]\d+)\*\* ", re.MULTILINE)
 TEST_NAME = re.compile(r"\b(?:fn|def) (?:test_)?([sjar])(\d\d)_(\w+)")
@@ -57,6 +62,8 @@ def table(known: list[str], found: dict[str, list[str]]) -> tuple[list[str], lis
         elif not shown:
             faults.append(f"{requirement} has no test")
         lines.extend(f"{requirement}  {test}" for test in shown)
+        if requirement in UNMET:
+            lines.append(f"{requirement}  unmet: {UNMET[requirement]}")
     faults.extend(
         f"{requirement} is no requirement of {PAGE}: {found[requirement][0]}"
         for requirement in found.keys() - set(known)

@@ -34,6 +34,14 @@ class Requirements(unittest.TestCase):
             faults = self.faults("s08_they_count")
         self.assertIn("S8 is listed as open, but has a test: tests/some.rs::s08_they_count", faults)
 
+    def test_an_unmet_requirement_is_told_beside_its_test(self) -> None:
+        """A name shows that there is a test, not that it has passed in full."""
+        found = {"S7": ["tests/some.rs::s07_it_is_throttled"]}
+        with mock.patch.dict(requirements_table.UNMET, {"S7": "it failed"}):
+            lines, faults = requirements_table.table(["S7"], found)
+        self.assertEqual(lines, ["S7  tests/some.rs::s07_it_is_throttled", "S7  unmet: it failed"])
+        self.assertEqual(faults, [])
+
     def test_an_id_that_is_no_requirement_is_told(self) -> None:
         """A slip in a name would show nothing."""
         for test in ("s99_a_slip", "s09_named_in_passing"):
